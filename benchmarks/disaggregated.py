@@ -1,6 +1,6 @@
 """Prefill and decode apart, or one pool: the tables of docs/disaggregated.md.
 
-    python benchmarks/disaggregated.py [--out data/recorded-llm] [--part shares solver]
+    python benchmarks/disaggregated.py [--out data/recorded-llm] [--part shares solver roles]
 
 Settings and pairs are chosen on requests of two seeds, and judged on those of others. A load that
 is in the file is not computed again.
@@ -20,22 +20,16 @@ from faro_lib.allocate import solve
 from faro_lib.files import atomic_write
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job
-from faro_lib.workload.replicas import Continuous, replica_of
+from faro_lib.workload.replicas import Continuous, Disaggregated, replica_of
 from studies.chunked import chunked_latency_s
-from studies.disaggregated import (
-    Disaggregated,
-    Requests,
-    apart_latency_s,
-    first_token_s,
-    pooled_latency_s,
-)
+from studies.disaggregated import Requests, apart_latency_s, disaggregated, pooled_latency_s
+from studies.figures.disaggregated import PAIR_BY_RATE, PAIR_FOR_ALL, sustained
 from studies.pairs import pair_table, solve_pairs, within
 
 GPU = {"gpu": "h100-80gb", "model": "llama2-70b", "tensor_parallel": 4}
 CONTEXT_TOKENS = 4096  # of Llama 2; longer prompts and outputs are cut
 FIRST_TOKEN_S, PER_TOKEN_S = 1.0, 0.05  # the SLO of 99 % of the requests
-# Assumed links of a replica in bytes/s: InfiniBand of 400 Gb/s, and Ethernet of 25 Gb/s.
-FAST, SLOW = 50e9, 3.125e9
+FAST, SLOW = 400.0, 25.0  # assumed links of a replica in Gb/s: InfiniBand, and Ethernet
 REQUESTS = 4000  # of a sample
 TRAINING, JUDGED = (1, 2), tuple(range(101, 109))  # seeds
 COUNTS = (2, 4, 8)  # replicas
@@ -104,7 +98,7 @@ def candidates(mix: Mix, replicas: int) -> Iterator[tuple[str, dict[str, int], L
         for tokens, prefill in product(PREFILL_AT_ONCE, range(1, replicas)):
             of_pair = setting | {"prompt_tokens_at_once": tokens, "prefill": prefill}
             for system, link in (("apart", FAST), ("apart, slow link", SLOW)):
-                kind = Disaggregated(replica, link, tokens)
+                kind = disaggregated(replica, link, tokens)
                 apart = partial(_apart, kind, prefill, replicas - prefill)
                 yield system, of_pair, apart
                 if system == "apart" and 2 * prefill == replicas:
@@ -120,8 +114,7 @@ def _chunked(replica: Continuous, replicas: int, chunk: int, requests: Requests)
 
 
 def _apart(kind: Disaggregated, prefill: int, decode: int, requests: Requests) -> np.ndarray:
-    waited_s = first_token_s(kind, requests, prefill)
-    return apart_latency_s(kind, requests, waited_s, decode)
+    return apart_latency_s(kind, requests, prefill, decode)
 
 
 def judged(mix: Mix, replicas: int, rate_rps: float) -> Iterator[dict]:
@@ -157,7 +150,7 @@ def solved(load: float) -> Iterator[dict]:
     """The allocations of BUDGET replicas to three services, judged on other seeds."""
     jobs = [Job(mix.name, min_replicas=0) for mix in MIXES]
     rates = [load * mix.replica.capacity_rps(1.0) for mix in MIXES]
-    kinds = [Disaggregated(mix.replica, FAST) for mix in MIXES]
+    kinds = [disaggregated(mix.replica, FAST) for mix in MIXES]
     training = [[mix.requests(rate, seed) for seed in TRAINING] for mix, rate in zip(MIXES, rates)]
     tables = [
         pair_table(kind, samples, FIRST_TOKEN_S, BUDGET) for kind, samples in zip(kinds, training)
@@ -184,6 +177,41 @@ def solved(load: float) -> Iterator[dict]:
                 share *= prefill + decode > 0
                 keys = {"load": load, "system": system, "mix": mix.name, "rate_rps": round(rate, 4)}
                 yield keys | {"prefill": prefill, "decode": decode, "seed": seed, "share": share}
+
+
+def with_roles(mix: Mix, replicas: int) -> Iterator[dict]:
+    """A row for each load, judged seed and choice of the pair: for each rate, or one for all.
+
+    The pair for all rates sustains the largest rate on the training seeds, as `faro_ops.pairs`
+    takes it. Settings are the defaults.
+    """
+    kind = disaggregated(mix.replica, FAST)
+    capacity_rps = replicas * mix.replica.capacity_rps(1.0)
+
+    def row(load: float, seed: int, prefill: int) -> dict:
+        requests = mix.requests(load * capacity_rps, seed)
+        share = within(_apart(kind, prefill, replicas - prefill, requests), FIRST_TOKEN_S)
+        keys = {"mix": mix.name, "replicas": replicas, "load": load}
+        keys["rate_rps"] = round(load * capacity_rps, 4)
+        return keys | {"prefill": prefill, "seed": seed, "share": share}
+
+    tried = product(map(float, LOADS), TRAINING, range(1, replicas))
+    training = pd.DataFrame([row(*one) for one in tried])
+    training["system"] = training["prefill"]
+    for_all = int(sustained(training).mean().idxmax())
+    by_load = training.groupby(["load", "system"])["share"].mean().unstack().idxmax(axis=1)
+    for (load, best), seed in product(by_load.items(), JUDGED):
+        for system, prefill in ((PAIR_BY_RATE, int(best)), (PAIR_FOR_ALL, for_all)):
+            yield {"system": system} | row(float(load), seed, prefill)
+
+
+def roles(path: Path) -> None:
+    """Write the shares of requests within both SLOs if the pair depends on the rate, or not."""
+    rows: list[dict] = []
+    for mix, replicas in product(MIXES, COUNTS[1:]):  # two replicas are one pair only
+        rows += with_roles(mix, replicas)
+        _write(rows, path)
+        print({"mix": mix.name, "replicas": replicas}, flush=True)
 
 
 def _of_pool(mix: Mix) -> Continuous:
@@ -217,7 +245,7 @@ def _write(rows: list[dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="data/recorded-llm")
-    parser.add_argument("--part", nargs="+", default=["shares", "solver"])
+    parser.add_argument("--part", nargs="+", default=["shares", "solver", "roles"])
     options = parser.parse_args()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -225,6 +253,8 @@ def main() -> None:
         shares(out / "disaggregated.csv")
     if "solver" in options.part:
         solver(out / "disaggregated-solver.csv")
+    if "roles" in options.part:
+        roles(out / "disaggregated-roles.csv")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Ten language-model services: the tables of docs/llm.md.
 
     python benchmarks/llm.py [--servegen data/raw/servegen] [--azure data/raw]
-        [--out data/recorded-llm] [--parts load azure bursts tune compare less-informed ample]
+        [--out data/recorded-llm]
+        [--parts load azure planners bursts tune compare less-informed ample]
 
 `load` scores forecasts of the offered load on training days; `azure` asks whether the first half
-hour of exact times predicts the second; `bursts` compares the file's bursts with those that
-policies assume; `tune` chooses the factor of the rates, the three sizes and the settings of all
-policies on training days; `compare` runs them once on the judged days, with what `tune` has
+hour of exact times predicts the second, and what the error is made of; `planners` asks what a
+planner loses on these times that assumes random ones; `bursts` compares the file's bursts with
+those that policies assume; `tune` chooses the factor of the rates, the three sizes and the settings
+of all policies on training days; `compare` runs them once on the judged days, with what `tune` has
 written; `less-informed` runs them for Faro with less knowledge; `ample` runs them with eight
 replicas per service, at the file's rates. Each part writes a table.
 """
@@ -29,7 +31,8 @@ from studies.llm import (
     sizes_near,
     tune,
 )
-from studies.llm_azure import halves, read_logs
+from studies.llm_azure import differences, forecasts, read_logs, steps
+from studies.llm_bursts import planners_compared
 from studies.llm_load import load_scores
 from studies.llm_rivals import FARO, LESS_INFORMED, LLM_RIVALS
 from studies.llm_stage import scaled
@@ -42,7 +45,10 @@ SEED = 24
 MET = (0.95, 0.85, 0.6)  # shares of requests within their SLO that the best rival reaches
 # Replicas to try, by the factor of the rates; ten leave no choice to ten services.
 CANDIDATES = {2: (11, 17, 18, 22)}
-PARTS = ("load", "azure", "bursts", "tune", "compare", "less-informed", "ample")
+AZURE_CANDIDATES = (11, 12, 14, 16, 20, 24, 28, 32, 36, 40, 50, 60)  # replicas for ten services
+AZURE_TRIALS = 10
+OF_AZURE = ("azure", "planners")
+PARTS = ("load", *OF_AZURE, "bursts", "tune", "compare", "less-informed", "ample")
 
 
 def drawn(services: Services, days: Iterable[int]) -> Iterator[Block]:
@@ -97,8 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(path, flush=True)
 
     if "azure" in options.parts:
-        write("azure", pd.DataFrame(halves(read_logs(options.azure))))
-    if options.parts == ["azure"]:
+        logs = read_logs(options.azure)
+        write("azure", pd.DataFrame(forecasts(logs)))
+        write("azure-halves", pd.DataFrame(differences(logs)))
+        write("azure-steps", pd.DataFrame(steps(logs)))
+    if "planners" in options.parts:
+        logs = read_logs(options.azure)
+        write("azure-planners", planners_compared(logs, AZURE_CANDIDATES, MET, AZURE_TRIALS))
+    if set(options.parts) <= set(OF_AZURE):
         return
     clients = read(options.servegen)
     if "bursts" in options.parts:

@@ -24,6 +24,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
 from faro_ops.arena.scenarios import instance, scenario_of
+from faro_ops.calibrate import tokens_of
 from studies.arena.gauges import TUNABLE
 from studies.frames import write_csv
 from studies.llm import ASSUMED_DAYS, GPU, Services, services_of
@@ -49,7 +50,7 @@ def row_of(job: Job) -> dict[str, Any]:
         "slo_s": job.slo_s,
         "cold_start_s": job.cold_start_s,
         "model": job.model,
-        "replica": GPU | replica.of_tokens | own,
+        "replica": GPU | (tokens_of(replica) or {}) | own,
         "dispersion_10s": in_10s,
         "dispersion_1s": in_1s,
         "dispersion_100ms": in_100ms,

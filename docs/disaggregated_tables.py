@@ -13,7 +13,17 @@ import pandas as pd
 
 from faro_lib.figures import style
 from faro_lib.files import atomic_write
-from studies.figures.disaggregated import APART, CHUNKS, POOL, draw, finding, interval, sustained
+from studies.figures.disaggregated import (
+    APART,
+    CHUNKS,
+    PAIR_BY_RATE,
+    PAIR_FOR_ALL,
+    POOL,
+    draw,
+    finding,
+    interval,
+    sustained,
+)
 from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +34,8 @@ SOLVED = ROOT / "data/recorded-llm/disaggregated-solver.csv"
 MARK = "rates: docs/disaggregated_tables.py writes this table"
 FINDING_MARK = "finding: docs/disaggregated_tables.py writes these sentences"
 SOLVED_MARK = "solver: docs/disaggregated_tables.py writes this table"
+ROLES = ROOT / "data/recorded-llm/disaggregated-roles.csv"
+ROLES_MARK = "roles: docs/disaggregated_tables.py writes this table"
 SYSTEMS = (POOL, CHUNKS, APART, "apart, 1:1", "apart, slow link")
 
 
@@ -73,11 +85,34 @@ def solved_table(solved: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=heads[2:])
 
 
+def roles_table(roles: pd.DataFrame) -> str:
+    """A row for each mix and number of replicas: sustained rates with either choice of the pair."""
+    rates = sustained(roles)
+    rows = []
+    for mix, replicas in roles[["mix", "replicas"]].drop_duplicates().itertuples(index=False):
+        of_row = rates.loc[(mix, replicas)]
+        by_rate, for_all = of_row[PAIR_BY_RATE].mean(), of_row[PAIR_FOR_ALL].mean()
+        lost = (of_row[PAIR_FOR_ALL] - of_row[PAIR_BY_RATE]).to_numpy() / by_rate
+        gain, low, high = interval(lost)
+        difference = f"{gain:+.1%} ({low:+.1%} to {high:+.1%})"
+        one = roles[
+            (roles["mix"] == mix)
+            & (roles["replicas"] == replicas)
+            & (roles["system"] == PAIR_FOR_ALL)
+        ]
+        prefill = int(one["prefill"].iloc[0])
+        held = f"{prefill} + {replicas - prefill}"
+        rows.append((mix, str(replicas), held, f"{by_rate:.2f}", f"{for_all:.2f}", difference))
+    heads = ["requests", "replicas", "pair for all", PAIR_BY_RATE, PAIR_FOR_ALL, "difference"]
+    return markdown_table(heads, rows, right=heads[1:])
+
+
 def main() -> None:
     shares, solved = pd.read_csv(SHARES), pd.read_csv(SOLVED)
     page = marked.with_table(PAGE.read_text(), MARK, table(shares))
     page = marked.with_table(page, FINDING_MARK, textwrap.fill(finding(shares), 100))
     page = marked.with_table(page, SOLVED_MARK, solved_table(solved))
+    page = marked.with_table(page, ROLES_MARK, roles_table(pd.read_csv(ROLES)))
     with atomic_write(PAGE) as partial:
         partial.write_text(page)
     style.use_style()

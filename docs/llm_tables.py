@@ -5,6 +5,7 @@ python benchmarks/llm.py && python docs/llm_tables.py
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import marked
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, use_style
 from faro_lib.files import atomic_write
 from faro_lib.metrics.paired import unit_interval
+from studies.arrivals import AT_RANDOM, FITTED, TRUE
+from studies.llm_azure import LOGGED, LOGNORMAL, REPLAYED, STEPS
 from studies.llm_load import WAYS
 from studies.llm_rivals import FARO, LESS_INFORMED, LLM_RIVALS
 from studies.wording import markdown_table
@@ -111,8 +114,7 @@ def against(part: pd.DataFrame, rival: str, share: float = 1.0) -> str:
     missed = part.pivot(index=["day", "start_min"], columns="policy", values="missed")
     requests = part[part["policy"] == LEADER].set_index(["day", "start_min"])["requests"]
     of_block = (missed[LEADER] - share * missed[rival]).unstack().to_numpy()
-    mean, low, high = unit_interval(of_block[:, None], requests.unstack().to_numpy()[:, None])
-    return f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+    return _interval(unit_interval(of_block[:, None], requests.unstack().to_numpy()[:, None]))
 
 
 def difference_table(runs: pd.DataFrame) -> str:
@@ -204,13 +206,14 @@ def azure_table(rows: pd.DataFrame) -> str:
                 _seconds(row["first_s"]),
                 _seconds(row["second_s"]),
                 simulated,
+                f"{np.expm1(row['seed_std']):.0%}" if np.isfinite(row["seed_std"]) else "",
                 _seconds(row["second_minutes_s"]),
                 predicted,
             )
         )
     heads = [
         *("service", "replicas", "utilisation", "load of the second", "p99 of the first (s)"),
-        *("p99 of the second", "simulated", "mean p99 of its minutes", "predicted"),
+        *("p99 of the second", "simulated", "spread", "mean p99 of its minutes", "predicted"),
     ]
     return markdown_table(heads, cells, right=heads[1:])
 
@@ -228,6 +231,117 @@ def azure_finding(rows: pd.DataFrame) -> str:
             f"prediction at {predicted.sum()}."
         )
     return " ".join(sentences)
+
+
+def azure_halves_table(rows: pd.DataFrame) -> str:
+    """Both halves of each service, and how much the second differs."""
+    cells = []
+    heads = {
+        "requests": "requests",
+        "load": "load (replicas)",
+        "prompt_tokens": "prompt tokens",
+        "prompt_p99": "p99",
+        "prompt_lognormal_p99": "lognormal p99",
+        "output_tokens": "output tokens",
+        "output_p99": "p99",
+        "output_lognormal_p99": "lognormal p99",
+        "dispersion_10s": "dispersion in 10 s",
+        "dispersion_1s": "in 1 s",
+    }
+    for service, part in rows.groupby("service"):
+        first, second = (part[part["half"] == half].iloc[0] for half in (1, 2))
+        for half, row in (("first", first), ("second", second)):
+            numbers = (
+                f"{row[name]:.0f}" if row[name] > 100 else f"{row[name]:.3g}" for name in heads
+            )
+            cells.append((service, half, *numbers))
+        cells.append(
+            (service, "differs by", *(f"{second[name] / first[name] - 1:+.0%}" for name in heads))
+        )
+    return markdown_table(["service", "half hour", *heads.values()], cells, right=heads.values())
+
+
+def azure_steps_table(rows: pd.DataFrame) -> str:
+    """The error of p99 after each step, of all requests and of the minutes."""
+    cells = []
+    for measure, column in (("all requests", "p99_s"), ("mean of the minutes", "minutes_s")):
+        for (service, replicas), row in step_errors(rows, column).iterrows():
+            errors = (f"{error:+.0%}" if np.isfinite(error) else "dropped" for error in row)
+            cells.append((service, replicas, measure, *errors))
+    heads = ["service", "replicas", "p99 of", *STEPS[:-1]]
+    return markdown_table(heads, cells, right=[heads[1], *heads[3:]])
+
+
+def step_errors(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The error of p99 after each step but the replay, at sizes whose replay drops at most 1 %."""
+    by_step = rows.pivot(index=["service", "replicas"], columns="step", values=column)
+    by_step = by_step[np.isfinite(by_step[REPLAYED])]
+    return by_step[list(STEPS[:-1])].div(by_step[REPLAYED], axis=0) - 1
+
+
+def azure_steps_finding(rows: pd.DataFrame) -> str:
+    """The largest errors with lognormal lengths and with the log's quantiles."""
+    errors = pd.concat([step_errors(rows, column) for column in ("p99_s", "minutes_s")])
+    errors = errors[np.isfinite(errors[LOGNORMAL])].abs()
+    largest = errors.groupby("service").max()
+    return " ".join(
+        f"At the sizes of `{service}` without drops, the largest error is {row[LOGNORMAL]:.0%} "
+        f"with lognormal lengths, and {row[LOGGED]:.0%} with the quantiles of the log."
+        for service, row in largest.iterrows()
+    )
+
+
+def azure_planners_table(rows: pd.DataFrame) -> str:
+    """Missed requests by planner on the second half, and what knowing the bursts recovers."""
+    planners = (AT_RANDOM, FITTED, TRUE)
+    cells = []
+    for (capacity, forecast), part in judged_planners(rows):
+        sums = part.groupby("planner")[["missed", "requests"]].sum()
+        shares = sums["missed"] / sums["requests"]
+        lost, saved = missed_less(part, TRUE), missed_less(part, FITTED)
+        recovered = f"{saved[0] / lost[0]:.0%}" if lost[1] > 0 else ""
+        missed = (f"{shares[name]:.1%}" for name in planners)
+        cells.append((capacity, forecast, *missed, *map(_interval, (lost, saved)), recovered))
+    heads = ["replicas", "forecast", *planners, "lost by the assumption"]
+    heads += ["saved by the fitted bursts", "of the loss"]
+    return markdown_table(heads, cells, right=[heads[0], *heads[2:]])
+
+
+def azure_planners_finding(rows: pd.DataFrame) -> str:
+    """Where the assumption loses, and how much of it the fitted bursts recover."""
+    both = [
+        (missed_less(part, TRUE), missed_less(part, FITTED)) for _, part in judged_planners(rows)
+    ]
+    recovered = [saved[0] / lost[0] for lost, saved in both if lost[1] > 0]
+    if not recovered:
+        return f"In none of the {len(both)} rows, the interval of the loss is above zero."
+    shares = ", ".join(f"{share:.0%}" for share in recovered)
+    return (
+        f"In {len(recovered)} of {len(both)} rows, the interval of the loss is above zero. There, "
+        f"the fitted bursts recover {shares} of it."
+    )
+
+
+def judged_planners(rows: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """The rows of each capacity and forecast on the second half."""
+    judged = rows[rows["half"] == 2].sort_values("capacity_cores", ascending=False, kind="stable")
+    return iter(judged.groupby(["capacity_cores", "forecast"], sort=False))
+
+
+def missed_less(part: pd.DataFrame, planner: str) -> tuple[float, float, float]:
+    """By how much a planner misses less than the one that assumes random times, per request.
+
+    With its interval over trials.
+    """
+    missed = part.pivot(index="trial", columns="planner", values="missed")
+    requests = part[part["planner"] == planner].set_index("trial")["requests"]
+    less = (missed[AT_RANDOM] - missed[planner]).to_numpy()
+    return unit_interval(less[None, None], requests.to_numpy()[None, None])
+
+
+def _interval(of: tuple[float, float, float]) -> str:
+    mean, low, high = of
+    return f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def _seconds(value_s: float) -> str:
@@ -266,6 +380,11 @@ TABLES = {
     "load": ("load", load_table),
     "azure": ("azure", azure_table),
     "azure finding": ("azure", azure_finding),
+    "azure halves": ("azure-halves", azure_halves_table),
+    "azure steps": ("azure-steps", azure_steps_table),
+    "azure steps finding": ("azure-steps", azure_steps_finding),
+    "azure planners": ("azure-planners", azure_planners_table),
+    "azure planners finding": ("azure-planners", azure_planners_finding),
     "bursts": ("bursts", burst_table),
 }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from faro_lib.workload import Job, pools_of
 from faro_lib.workload.readers import job_rows, read_jobs
-from faro_lib.workload.replicas import OF_GPU, Continuous, measured_gpus, replica_of
+from faro_lib.workload.replicas import OF_GPU, Continuous, Disaggregated, measured_gpus, replica_of
 
 
 def read_sections(path: str | Path, section: str, strict: bool = True) -> dict[str, dict]:
@@ -23,13 +23,28 @@ def read_sections(path: str | Path, section: str, strict: bool = True) -> dict[s
     return sections
 
 
-def read_unshared(path: str | Path) -> tuple[Job, ...]:
-    """The jobs of a table; ValueError if some of them share replicas.
+def read_served(path: str | Path) -> tuple[Job, ...]:
+    """The jobs of a table; ValueError if the replicas of one are of a kind that no cluster serves.
+
+    Nothing in front of the replicas of a job knows which of them do prefill and which decode.
+    """
+    jobs = read_jobs(path)
+    for job in jobs:
+        if isinstance(job.replica, Disaggregated):
+            raise ValueError(
+                f"{path}: job {job.name!r}: replicas of kind {job.replica.kind} are simulated only "
+                "(`faro recommend`, `faro simulate`); to serve the job, take kind continuous"
+            )
+    return jobs
+
+
+def read_unshared(path: str | Path, simulated: bool = False) -> tuple[Job, ...]:
+    """`read_served`, or all kinds if they are `simulated`; ValueError if jobs share replicas.
 
     Nothing in front of Deployments routes requests to shared replicas, and advice explains each job
     alone.
     """
-    jobs = read_jobs(path)
+    jobs = read_jobs(path) if simulated else read_served(path)
     for pool in pools_of(jobs):
         if pool.shared:
             names = ", ".join(jobs[j].name for j in pool.jobs)

@@ -10,7 +10,8 @@ import numpy as np
 from faro_lib.allocate import Allocation, solve
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job
-from studies.disaggregated import Disaggregated, Requests, apart_latency_s, first_token_s
+from faro_lib.workload.replicas import Disaggregated
+from studies.disaggregated import Requests, apart_latency_s
 
 WARM_UP = 0.2  # share of the requests that come first and are not judged
 
@@ -32,9 +33,8 @@ def pair_table(
     table = np.where(count[:, None] + count > replicas, -np.inf, 0.0)
     for requests in samples:
         for prefill in range(1, replicas):
-            waited_s = first_token_s(kind, requests, prefill)
             for decode in range(1, replicas - prefill + 1):
-                latency_s = apart_latency_s(kind, requests, waited_s, decode)
+                latency_s = apart_latency_s(kind, requests, prefill, decode)
                 table[prefill, decode] += within(latency_s, slo_s) / len(samples)
     return table
 

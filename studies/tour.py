@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from faro_lib.allocate import OBJECTIVES, Allocation, solve
 from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, PAGE_IN
+from faro_lib.queueing import ModelLike
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
@@ -65,6 +66,7 @@ def decide(
     slo_s: float | None = None,
     cold_start_s: float = 0.0,
     objective: str = "Sum",
+    latency_model: ModelLike = "half-mmc",
 ) -> Decision:
     """Allocate `replicas` cores optimally among the jobs, for sample paths (jobs, paths, minutes).
 
@@ -75,9 +77,24 @@ def decide(
     jobs = tuple(jobs)
     drops = DROPS if OBJECTIVES.find(objective).effective else None
     options: dict[str, Any] = {"cold_start_minutes": cold_start_s / MINUTE_S, "drops": drops}
-    options["max_replicas"] = max(replicas, *running)
+    options |= {"max_replicas": max(replicas, *running), "latency_model": latency_model}
     table = build_table(jobs, rates_rps, running, **options)
     return Decision(rates_rps, options, table, solve(table, replicas, objective), replicas)
+
+
+def reasons(decision: Decision) -> list[str]:
+    """A line for each job: its replicas, and what one less would cost."""
+    lines = []
+    for job, rates_rps, utility, replicas in zip(
+        decision.jobs, decision.rates_rps, decision.utility, decision.allocation.replicas
+    ):
+        need = f"{job.name}: {replicas} replicas for {rates_rps.mean():.1f} requests/s"
+        if replicas <= max(1, job.min_replicas):
+            lines.append(f"{need}; its minimum suffices")
+        else:
+            worth, cost = utility[replicas], utility[replicas] - utility[replicas - 1]
+            lines.append(f"{need}, worth {worth:.2f}; one less would cost {cost:.2f}")
+    return lines
 
 
 def utility_of_paths(decision: Decision, job: int) -> np.ndarray:

@@ -5,7 +5,6 @@ Figures are as wide as a column or a page of a two-column paper. Text has at lea
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import seaborn as sns
@@ -37,19 +36,6 @@ LIMIT = "#971713"  # colour of limits in figures, such as the clairvoyant limit 
 SPARE = ("#7B1A3D", "#1A466D", "#E1AEEF")  # colours of policies from plugins
 CYCLE = ("#0072B2", "#D45E00", "#00CF72", "#8569F1", "#E3B300", "#D873A4", "#7F7C5D")
 MEASURES = {"lost_utility": "lost cluster utility", "slo_violation_rate": "SLO violation rate"}
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A figure with its title and a caption that begins with the finding."""
-
-    figure: Figure
-    title: str
-    caption: str
-    recorded: bool = False  # whether the data are from an earlier run
-
-
-Drawings = Mapping[str, Drawing]  # file name without suffix -> figure
 
 
 def colour(name: str, palette: Mapping[str, str] = COLOURS) -> str:

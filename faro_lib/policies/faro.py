@@ -31,7 +31,6 @@ from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
 from faro_lib.workload.shares import at_least_one_each, fair_share
 
-IDLE = 0.05  # utilisation of replicas that are idle most of the time
 HALF_MMC = Formula("half-mmc")  # the latency model of the paper
 FALLBACK_MODEL = "mgc"  # latency model if there is no measured table
 LIKELY_FACTORS = 5  # equally likely factors on service times that a decision averages over
@@ -86,8 +85,6 @@ class Faro(TwoLoops):
     deficit_weighting: float = 0.0  # exponent in `deficit_weighted`; 0 ignores past losses
     # Whether idle cores go to jobs that would have used them on the training days.
     reserve: bool = False
-    # A job gets no more replicas once its utility is within `least_gain` of its maximum.
-    least_gain: float = 0.0
     # What learns the factors between true and assumed service times; None: times are as assumed.
     learner: Learner | None = None
     # Equally likely latency models, if service times are uncertain; `latency_model` is the median.
@@ -212,9 +209,7 @@ class Faro(TwoLoops):
         past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
         # The sum of utilities without drops; a pool's row depends on the objective.
         objective = self.objective if units_of(state.jobs).pools else "Sum"
-        always = replace(
-            self, objective=objective, cold_start_minutes=0.0, likely_models=(), least_gain=0.0
-        )
+        always = replace(self, objective=objective, cold_start_minutes=0.0, likely_models=())
         past = always.unit_table(
             state.jobs, past_rps[:, :, None], expected.running, observation.capacity
         )
@@ -279,11 +274,7 @@ class Faro(TwoLoops):
             )
             for part, model in enumerate(models)
         ]
-        table = tables[0] if len(tables) == 1 else mean_of(tables)
-        if not self.least_gain:
-            return table
-        most_rps = rates_rps.max(axis=(1, 2))
-        return without_small_gains(table, self.least_gain, most_rps, self.latency_model)
+        return tables[0] if len(tables) == 1 else mean_of(tables)
 
 
 def with_idle_cores(past: UtilityTable, needed: np.ndarray, capacity: float) -> np.ndarray:
@@ -315,31 +306,6 @@ def deficit_weighted(table: UtilityTable, lost: np.ndarray, exponent: float) -> 
     value = 1 - weight * (1 - table.value)
     effective = 1 - weight * (1 - table.effective)
     return replace(table, value=value, effective=effective)
-
-
-def without_small_gains(
-    table: UtilityTable, least: float, most_rps: np.ndarray, latency_model: LatencyModel
-) -> UtilityTable:
-    """Remove utility gains that may be errors of the latency model.
-
-    Solvers would add replicas for such gains. The latency model is coarse below utilisation IDLE.
-    Once a job's utilisation at `most_rps` (jobs,) is at most IDLE, further replicas therefore add
-    no utility. Then utilities within `least` of a job's maximum become the maximum.
-    """
-    arrays = arrays_of(table.jobs)
-    busy_s = np.array([latency_model.busy_s(job) for job in table.jobs])
-    idle = np.ceil(most_rps * busy_s / IDLE)
-    idle = np.maximum(idle, np.maximum(arrays.min_replicas, 1)).astype(int)
-    column = np.minimum(np.arange(table.columns + 1), idle[:, None])
-
-    def flat(utility: np.ndarray) -> np.ndarray:
-        levelled = np.take_along_axis(utility, column, axis=1)
-        utility = np.where(np.isneginf(utility), utility, levelled)
-        best = utility.max(axis=1, keepdims=True)
-        return np.where(utility >= best - least, best, utility)
-
-    drop = np.take_along_axis(table.drop, column, axis=1)
-    return replace(table, value=flat(table.value), effective=flat(table.effective), drop=drop)
 
 
 def tuned_options(objective: str = "Sum") -> dict[str, Any]:

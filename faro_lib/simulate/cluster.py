@@ -76,8 +76,10 @@ class SimulatedCluster(SharingCluster):
     """A simulated cluster that serves a workload. The function `simulate` explains the arguments.
 
     `initial` (jobs,) are replicas that serve from the start, without a cold start. `lifetimes` tell
-    when jobs exist.
+    when jobs exist. A subclass may serve with another `make_serving`.
     """
+
+    make_serving: type[Serving] = Serving
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class SimulatedCluster(SharingCluster):
         self._set_units(workload.jobs)
         first = [unit.jobs[0] for unit in self._units]
         self._wishes: dict[str, Placement] = {}  # by pool, the last one of each
-        self._serving = Serving(
+        self._serving = self.make_serving(
             workload.jobs,
             draws,
             seconds=1 + int(workload.minutes * MINUTE_S),

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from faro_lib.simulate import events, replicas
+from faro_lib.simulate.apart import in_two_stages
 from faro_lib.simulate.draws import Draws
 from faro_lib.simulate.pools import LATE_BINDING, PoolRouter
 from faro_lib.workload import Job
 from faro_lib.workload.pools import Pool
+from faro_lib.workload.replicas import Disaggregated
 
 DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
 SLOTS = 4  # initial number of slots per job, each for one replica; doubled when needed
@@ -33,6 +35,7 @@ class Serving:
         units: Sequence[Pool] = (),
         pool_router: PoolRouter = LATE_BINDING,
     ):
+        _check_no_roles(jobs)
         self.requests = events.Requests(
             first=draws.first,
             arrival_s=draws.arrival_s,
@@ -132,19 +135,24 @@ class Serving:
 
     def drop_waiting(self, job: int, now_s: float) -> None:
         """Drop all requests that wait for a replica."""
-        station = self.station
-        position = station.waiting_head[job] + np.arange(station.waiting_count[job])
-        waiting = station.waiting[job, position % station.waiting.shape[1]]
-        held = station.held[job : job + 1]
-        dropped = np.concatenate([waiting, held[held >= 0]])
+        station, dropped = self.station, self.take_waiting(job)
         self.requests.latency_s[dropped] = np.inf
         second = int(now_s)
         if second < station.finished.shape[1]:
             spent_s = now_s - self.requests.arrival_s[dropped]
             station.finished[job, second] += len(dropped)
             station.finished_latency_s[job, second] += spent_s.sum()
+
+    def take_waiting(self, job: int) -> np.ndarray:
+        """Take away all requests that wait for a replica, and return them."""
+        station = self.station
+        position = station.waiting_head[job] + np.arange(station.waiting_count[job])
+        waiting = station.waiting[job, position % station.waiting.shape[1]]
+        held = station.held[job : job + 1]
+        taken = np.concatenate([waiting, held[held >= 0]])
         station.waiting_count[job] = 0
         station.held[job] = events.NONE
+        return taken
 
     def _hand_over(self, job: int, slot: int, now_s: float) -> None:
         """Give the held request to the new replica if all slots are empty.
@@ -183,6 +191,14 @@ class Serving:
         self.station.turn[job] = 0
 
 
+def _check_no_roles(jobs: Sequence[Job]) -> None:
+    """Raise ValueError for a job whose replicas have roles: `constant_latencies` simulates it."""
+    for job in jobs:
+        if isinstance(job.replica, Disaggregated):
+            kind = f"job {job.name!r}: replicas of kind {job.replica.kind}"
+            raise ValueError(f"{kind} that come and go are not simulated")
+
+
 def constant_latencies(
     jobs: Sequence[Job],
     draws: Draws,
@@ -195,8 +211,12 @@ def constant_latencies(
 
     It is inf for a dropped request. The other arguments are those of `Serving`.
     """
-    serving = Serving(jobs, draws, 1, dispatch, queue_limit, places)
-    for job, count in enumerate(replicas):
-        serving.start(job, int(count))
-    serving.advance(np.finfo(float).max)
-    return serving.requests.latency_s
+
+    def latencies(jobs: Sequence[Job], draws: Draws, replicas: Sequence[int], of: slice):
+        serving = Serving(jobs, draws, 1, dispatch, queue_limit, places[of])
+        for job, count in enumerate(replicas):
+            serving.start(job, count)
+        serving.advance(np.finfo(float).max)
+        return serving.requests.latency_s
+
+    return in_two_stages(jobs, draws, [int(count) for count in replicas], latencies)

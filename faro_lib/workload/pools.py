@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faro_lib.workload.jobs import Job, frozen
+from faro_lib.workload.replicas import Continuous
 
 # Fields of a replica that the jobs of a pool have in common. Batches of each job may have their own
 # durations.
@@ -142,9 +143,9 @@ def _pool(jobs: Sequence[Job], name: str, members: tuple[int, ...]) -> Pool:
     if len(of_pool) > 1:
         for job in of_pool:
             _check_same(first, job)
-            if job.replica.kind == "continuous":
+            if isinstance(job.replica, Continuous):
                 raise ValueError(
-                    f"job {job.name!r}: replicas of kind continuous cannot be shared; "
+                    f"job {job.name!r}: replicas of kind {job.replica.kind} cannot be shared; "
                     f"leave out pool={name!r}, or use a replica of another kind"
                 )
     memory_of = tuple(job.memory_gib or 0.0 for job in of_pool)

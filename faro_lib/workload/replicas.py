@@ -21,7 +21,8 @@ from faro_lib.files import read_yaml
 # Requests that a replica of a live service queues or serves at once, unless its job says otherwise.
 MAX_ONGOING_REQUESTS = 10
 OF_GPU = ("gpu", "model", "tensor_parallel")  # fields that name what `measured_gpus` has
-OF_TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
+# Shares at which the lengths of a log are kept: dense at the end, which decides a p99.
+SHARES = (*np.arange(0.0, 1.0, 0.02).round(2).tolist(), 0.99, 0.995, 0.999, 1.0)
 # Latencies that the SLO of a token-generating service can limit.
 SLO_ON = ("first_token", "per_token", "end_to_end", "both")
 
@@ -152,7 +153,7 @@ class Continuous(Replica):
     It then gives one output token to each of the n sequences in service. Its duration is alpha_s +
     beta_s n + gamma_s p. Admission stops before n exceeds max_sequences or p exceeds max_tokens,
     but an empty replica always admits the first sequence. The lengths of prompts and outputs are
-    lognormal, rounded, and at least 1.
+    lognormal, or have quantiles, which are scaled to the mean; rounded, and at least 1.
 
     With `slo_on: both`, a request has two limits: slo_s to the first token, and
     slo_s / per_token_weight per later token. Its latency is the larger of the time to the first
@@ -178,6 +179,9 @@ class Continuous(Replica):
     gamma_knees: tuple[tuple[float, float], ...] = ()
     cache_tokens: float = math.inf  # size of the KV cache, which limits max_sequences
     per_token_weight: float = 0.0  # of `slo_on: both`
+    # Pairs (share of the requests, their most tokens), linear between them; () = lognormal.
+    output_quantiles: tuple[tuple[float, float], ...] = ()
+    prompt_quantiles: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self):
         self._check_numbers("beta_s", "gamma_s", "output_cv", "prompt_cv")
@@ -193,19 +197,32 @@ class Continuous(Replica):
         self._check("per_token_weight", fits, accepted)
         self._check_knees("beta_knees", self.beta_s)
         self._check_knees("gamma_knees", self.gamma_s)
+        self._check_quantiles("output_quantiles", self.output_cv)
+        self._check_quantiles("prompt_quantiles", self.prompt_cv)
         cached = self.cache_tokens / (self.prompt_tokens + self.output_tokens)
         self._check("cache_tokens", cached >= 1, "enough for a prompt and an output of mean length")
         object.__setattr__(self, "max_sequences", int(min(self.max_sequences, cached)))
 
+    def _columns(self, field: str, accepted: str) -> np.ndarray:
+        """The field, whose pairs become floats, as (2, pairs)."""
+        pairs = tuple(tuple(map(float, pair)) for pair in getattr(self, field))
+        self._check(field, all(len(pair) == 2 for pair in pairs), accepted)
+        object.__setattr__(self, field, pairs)
+        return np.array(pairs).reshape(-1, 2).T
+
     def _check_knees(self, field: str, slope_s: float) -> None:
-        knees = tuple(tuple(map(float, knee)) for knee in getattr(self, field))
-        self._check(field, all(len(knee) == 2 for knee in knees), "pairs (x, extra seconds)")
-        at, extras_s = np.array(knees).reshape(-1, 2).T
+        accepted = "pairs (x, extra seconds) with rising x > 0, after which no time falls"
+        at, extras_s = self._columns(field, accepted)
         rising = (np.diff(at, prepend=0.0) > 0).all()
         grows = (slope_s + np.cumsum(extras_s) > -1e-9).all()
-        accepted = "pairs (x, extra seconds) with rising x > 0, after which no time falls"
         self._check(field, bool(rising and grows), accepted)
-        object.__setattr__(self, field, knees)
+
+    def _check_quantiles(self, field: str, cv: float) -> None:
+        accepted = "pairs (share, tokens from 1 to 1e6) that rise from share 0 to 1, without a cv"
+        share, tokens = self._columns(field, accepted)
+        grows = (np.diff(tokens, prepend=1.0, append=1e6) >= 0).all()
+        rises = (np.diff(share) > 0).all() and {0.0, 1.0} <= set(share.tolist())
+        self._check(field, not share.size or bool(rises and grows and cv == 0), accepted)
 
     def decode_s(self, sequences: float) -> float:
         """Seconds of an iteration with this many sequences and without new prompts."""
@@ -221,21 +238,21 @@ class Continuous(Replica):
         return tuple(self.decode_s(n) for n in range(1, self.max_sequences + 1))
 
     @property
-    def of_tokens(self) -> dict[str, float]:
-        """Name -> value of the fields OF_TOKENS, which describe prompts and outputs."""
-        return {name: getattr(self, name) for name in OF_TOKENS}
-
-    @property
     def max_in_service(self) -> int:
         return self.max_sequences
 
     def lengths(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """(prompt tokens, output tokens) of n requests, whole numbers of shape (2, n)."""
         lengths = rng.standard_normal((2, n))
-        moments = (self.prompt_tokens, self.prompt_cv), (self.output_tokens, self.output_cv)
-        for row, (mean, cv) in zip(lengths, moments):
+        prompts = self.prompt_tokens, self.prompt_cv, self.prompt_quantiles
+        outputs = self.output_tokens, self.output_cv, self.output_quantiles
+        for row, (mean, cv, quantiles) in zip(lengths, (prompts, outputs)):
             variance = np.log1p(cv**2)
             row[:] = mean * np.exp(np.sqrt(variance) * row - variance / 2)
+            if quantiles:
+                share, tokens = np.transpose(quantiles)
+                unscaled = np.interp(rng.random(n), share, tokens)
+                row[:] = unscaled * (mean / np.trapezoid(tokens, share))
         return np.maximum(np.rint(lengths), 1.0)
 
     def capacity_rps(self, service_time_s: float) -> float:
@@ -259,9 +276,79 @@ def _beyond(knees: tuple[tuple[float, float], ...], x: float) -> float:
     return sum(extra_s * (x - at) for at, extra_s in knees if x > at)
 
 
+@dataclass(frozen=True, slots=True)
+class Disaggregated(Continuous):
+    """Replicas that generate tokens, with prefill and decode apart; all have the same GPUs.
+
+    A prefill replica computes the prompt of a request, which gives the first token. Prompts that
+    begin together have at most `prefill_max_tokens` tokens; by default, one begins at a time. The
+    link then hands the KV cache over to a decode replica, which gives the later tokens. The
+    hand-over counts as time of these. It slows no replica down, and prefill never waits for decode.
+    A single replica does both, as kind `continuous`, and so do all of a number without prefill
+    replicas. The other fields are those of a replica that does both.
+    """
+
+    kind: ClassVar[str] = "disaggregated"
+    link_gbps: float = dataclasses.field(kw_only=True)  # bandwidth in 1e9 bits per second
+    kv_bytes_per_token: float = dataclasses.field(kw_only=True)  # of the KV cache
+    prefill_max_tokens: int = 1
+    # Prefill replicas of 1, 2, 3, ... replicas; more replicas have the share of the last number. So
+    # no replica changes its role if their number changes.
+    prefill: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        Continuous.__post_init__(self)
+        for name in ("link_gbps", "kv_bytes_per_token"):
+            self._check(name, 0 < getattr(self, name) < math.inf, "a finite number > 0")
+        self._check("prefill_max_tokens", self.prefill_max_tokens >= 1, "a number >= 1")
+        object.__setattr__(self, "prefill", tuple(self.prefill))
+        more = np.diff(self.prefill, prepend=0)
+        fits = bool(np.isin(more, (0, 1)).all()) and not any(self.prefill[:1])
+        accepted = "of 1, 2, 3, ... replicas: from 0 on, each the last one or one more"
+        self._check("prefill", fits, f"the prefill replicas {accepted}")
+
+    def prefill_of(self, replicas: int) -> int:
+        """How many of so many replicas do prefill; the others do decode. 0: all do both."""
+        if not self.prefill:
+            missing = "prefill, the prefill replicas of 1, 2, 3, ... replicas, is missing"
+            raise ValueError(f"replica of kind {self.kind}: {missing}")
+        if replicas <= len(self.prefill):
+            return int(self.prefill[max(replicas, 1) - 1])
+        return round(replicas * self.prefill[-1] / len(self.prefill))
+
+    def handover_s(self, prompt_tokens: np.ndarray) -> np.ndarray:
+        """Seconds in which the link hands over the KV caches of prompts, of the same shape."""
+        return prompt_tokens * self.kv_bytes_per_token / (self.link_gbps * 1e9 / 8)
+
+    @property
+    def does_both(self) -> Continuous:
+        """A replica without a role."""
+        return Continuous(
+            **{one.name: getattr(self, one.name) for one in dataclasses.fields(Continuous)}
+        )
+
+    @property
+    def prefill_replica(self) -> Continuous:
+        """A prefill replica, which gives requests one token."""
+        return dataclasses.replace(
+            self.does_both,
+            output_tokens=1.0,
+            output_cv=0.0,
+            output_quantiles=(),
+            max_tokens=self.prefill_max_tokens,
+            slo_on="first_token",
+            per_token_weight=0.0,
+        )
+
+    @property
+    def decode_replica(self) -> Continuous:
+        """A decode replica, if requests come to it with prompts that take no time."""
+        return dataclasses.replace(self.does_both, slo_on="end_to_end", per_token_weight=0.0)
+
+
 SERIAL = Replica()
 KINDS: dict[str, type[Replica]] = {
-    kind.kind: kind for kind in (Replica, Concurrent, Batched, Continuous)
+    kind.kind: kind for kind in (Replica, Concurrent, Batched, Continuous, Disaggregated)
 }
 
 

@@ -57,10 +57,10 @@ MODELS = {"resnet34": RESNET34, "resnet18": RESNET34.scaled(100 / 180)}
 def true_service_time(job: Job) -> ServiceTime:
     """The service time measured for the job's model, or a lognormal with the job's mean and scv.
 
-    For a batched replica, the result multiplies the mean duration of a batch. For a continuous
-    replica, it is unused.
+    For a batched replica, the result multiplies the mean duration of a batch. For a replica
+    that generates tokens, it is unused.
     """
-    if job.replica.kind in ("batched", "continuous"):
+    if job.replica.kind in ("batched", "continuous", "disaggregated"):
         return ServiceTime.from_moments(1.0, job.service_scv)
     return MODELS.get(job.model) or ServiceTime.from_moments(job.service_time_s, job.service_scv)
 

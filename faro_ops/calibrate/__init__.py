@@ -18,7 +18,7 @@ from faro_ops.calibrate.measurements import (
     Measurements,
     requests_together,
 )
-from faro_ops.calibrate.priors import CalibratedService
+from faro_ops.calibrate.priors import CalibratedService, tokens_of
 
 __all__ = [
     "CALIBRATED",
@@ -33,4 +33,5 @@ __all__ = [
     "Measurements",
     "calibrate",
     "requests_together",
+    "tokens_of",
 ]

@@ -17,10 +17,28 @@ from scipy.special import ndtr
 
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous, Replica
 
+# What `tokens_of` knows of prompts and outputs: fields of `Continuous`.
+OF_TOKENS = ("output_tokens", "prompt_tokens", "output_cv", "prompt_cv", "max_tokens")
+
 SHORTEST, LONGEST = 0.05, 2.0  # bounds of the service time, relative to the typical latency
 MOST_AT_ONCE, MOST_PER_BATCH, MOST_SEQUENCES = 32, 64, 256
 SHORTEST_S = 1e-4  # shortest service time that `Job` accepts
 MAX_CV = 1.5  # largest coefficient of variation of the service time
+
+
+def tokens_of(replica: Replica) -> dict[str, float] | None:
+    """Name -> value of OF_TOKENS, None if the replica generates no tokens.
+
+    Calibration knows no quantiles, so their coefficient of variation stands for them.
+    """
+    if not isinstance(replica, Continuous):
+        return None
+    tokens = {name: getattr(replica, name) for name in OF_TOKENS}
+    drawn = replica.lengths(np.random.default_rng(0), 10_000)
+    for kind, lengths in zip(("prompt", "output"), drawn):
+        if getattr(replica, f"{kind}_quantiles"):
+            tokens[f"{kind}_cv"] = float(lengths.std() / lengths.mean())
+    return tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from faro_lib.policies import Cluster, Policy
 from faro_lib.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job, pools_of
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.readers import read_jobs
 from faro_ops.cli import backends
 from faro_ops.cli import model as models
 from faro_ops.cli.model import FreshModel, Source
@@ -42,7 +41,7 @@ from faro_ops.controller.settings_change import Rejected, SettingsChange, reason
 from faro_ops.controller.startup import Check, Ensure, once, until_passed
 from faro_ops.controller.surviving import Surviving
 from faro_ops.files import check_writable
-from faro_ops.jobs_table import read_unshared
+from faro_ops.jobs_table import read_served, read_unshared
 from faro_ops.policies.authority import WithAuthority
 from faro_ops.policies.bounds import AsBounds, predicting
 from faro_ops.policies.pacing import paced
@@ -130,10 +129,10 @@ def table_reader(backend: str, earn: bool) -> Callable[[Path], tuple[Job, ...]]:
     if backend == "deployments":
         return read_unshared
     if not earn:
-        return read_jobs
+        return read_served
 
     def read_alone(path: Path) -> tuple[Job, ...]:
-        jobs = read_jobs(path)
+        jobs = read_served(path)
         for pool in pools_of(jobs):
             if pool.shared:
                 problem = (

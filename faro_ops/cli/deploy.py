@@ -23,14 +23,13 @@ def deploy(
     """
     import yaml
 
-    from faro_lib.workload.readers import read_jobs
-    from faro_ops.jobs_table import read_sections
+    from faro_ops.jobs_table import read_sections, read_served
     from faro_ops.rayserve.backend import serving
     from faro_ops.rayserve.deploy import configuration, merged
     from faro_ops.rayserve.deploy import deploy as deployed
     from faro_ops.rayserve.spec import serve_specs
 
-    table = read_jobs(jobs)
+    table = read_served(jobs)
     specs = serve_specs(table, read_sections(jobs, "serve"))
     initial = [max(1, job.min_replicas) for job in table]
     with serving("rayserve", table, specs, initial, 0, address=address) as endpoint:

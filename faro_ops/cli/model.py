@@ -32,6 +32,7 @@ from faro_ops.recommend.load_history import (
     tell_bursts,
     traces_of_log,
 )
+from faro_ops.recommend.log_lengths import lengths_of, with_lengths
 from faro_ops.recommend.request_log import TIME, is_request_log, read_request_log
 
 # Values of --history for counts that controllers recorded.
@@ -92,16 +93,16 @@ class Source:
         return read_csv(self.history, jobs)
 
     def with_bursts(self, read: ReadTable) -> ReadTable:
-        """A function that reads the jobs' table as `read` does, with the bursts of a request log.
+        """A function that reads the jobs' table as `read` does, with a log's bursts and lengths.
 
         Without a log it is `read` itself. The log is read once, now.
         """
         if self.history in (None, *OWN) or not is_request_log(str(self.history)):
             return read
-        log = read_request_log(str(self.history), None, say, keep=TIME)
+        log = read_request_log(str(self.history), None, say, keep=TIME, lengths=True)
         tell_bursts(log, say, known=True)
-        index = dispersion_of(log)
-        return lambda path: dispersed(read(path), index)
+        index, lengths = dispersion_of(log), lengths_of(log)
+        return lambda path: with_lengths(dispersed(read(path), index), lengths)
 
     def model(self, jobs: tuple[Job, ...]) -> Forecaster:
         """Fit a forecaster to `days`.

@@ -28,9 +28,8 @@ def profile(
     the table, and figures go into its folder.
     """
     from faro_lib.figures.style import save
-    from faro_lib.workload.readers import read_jobs
     from faro_ops.calibrate.figure import latency_by_rate
-    from faro_ops.jobs_table import read_sections, read_unshared
+    from faro_ops.jobs_table import read_sections, read_served, read_unshared
     from faro_ops.rayserve.backend import serving
     from faro_ops.rayserve.load_profile import measure_kind
     from faro_ops.rayserve.profile import profile_job, write_profiles
@@ -45,7 +44,7 @@ def profile(
             f"jobs={jobs!r} must be a .yaml table: the measurements are written into it"
         )
     # Started here, each service gets replicas of its own, also if it will share some.
-    shared = read_jobs(jobs) if backend == "local" else read_unshared(jobs)
+    shared = read_served(jobs) if backend == "local" else read_unshared(jobs)
     table = tuple(replace(job, pool="") for job in shared)
     specs = serve_specs(table, read_sections(jobs, "serve"))
     cores = [job.cores for job in table]

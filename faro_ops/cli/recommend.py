@@ -225,7 +225,7 @@ def _plan(recommendation: Recommendation) -> list[str]:
             cells["now"] = "?" if row["replicas_now"] is None else str(row["replicas_now"])
         low, high = (_three_digits(rate) for rate in row["prediction_interval_rps"])
         cells |= {
-            "replicas": str(row["replicas"]),
+            "replicas": _with_roles(row["replicas"], row["prefill_replicas"]),
             "requests/s (80 %)": f"{_three_digits(row['forecast_rps'])} ({low}-{high})",
             "predicted": milliseconds(row["predicted_tail_latency_s"]),
             "SLO": milliseconds(row["slo_s"]),
@@ -242,6 +242,13 @@ def _plan(recommendation: Recommendation) -> list[str]:
         text_table(table),
         used,
     ]
+
+
+def _with_roles(replicas: int, prefill: int | None) -> str:
+    """The replicas of a job and, if some do prefill only, how many have which role."""
+    if not prefill:
+        return str(replicas)
+    return f"{replicas} = {prefill} prefill + {replicas - prefill} decode"
 
 
 def _curve(recommendation: Recommendation, replay: Replay) -> list[str]:

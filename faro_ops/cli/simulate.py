@@ -48,8 +48,11 @@ def simulate(
     ] = False,
 ) -> None:
     """Simulate a day, and print the utility that each policy loses."""
+    import pandas as pd
+
     from faro_lib import forecast
-    from faro_lib.experiments.trials import summaries, trial_seeds
+    from faro_lib.experiments.trials import run_trials, trial_draws, trial_seeds
+    from faro_lib.metrics.measures import summarize
     from faro_lib.policies import PolicyContext, factory_of, make
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import simulate as simulate_day
@@ -57,7 +60,9 @@ def simulate(
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.readers import is_table
     from faro_lib.workload.shares import at_least_one_each
+    from faro_ops.apart import ClusterApart
     from faro_ops.checks import check_none_learns, learners, over_the_router
+    from faro_ops.pairs import with_pairs
     from faro_ops.recommend.load_history import read_workload, tell_counts
 
     if posterior and forecaster not in ("bayes", "auto"):
@@ -79,6 +84,7 @@ def simulate(
     if not traces.days:
         check_none_learns(names, traces.jobs, workload)
 
+    traces = replace(traces, jobs=with_pairs(traces.jobs, capacity, PAPER, say))
     context = PolicyContext(traces.jobs, traces=traces)
     if learners(names, traces.jobs):
         fitted: dict[str, Any] = {"posterior": posterior} if posterior else {}
@@ -96,8 +102,23 @@ def simulate(
 
         for name, made in policies.items():
             with watching(day.jobs, f"{name}, simulated") as draw:
-                simulate_day(day, made, capacity, trial_seeds(1)[0], on_step=draw)
-    summary = summaries(day, policies, capacity, trials, report=say)
+                simulate_day(
+                    day,
+                    made,
+                    capacity,
+                    trial_seeds(1)[0],
+                    on_step=draw,
+                    make_cluster=ClusterApart,
+                )
+    runs = run_trials(
+        day,
+        policies,
+        capacity,
+        trial_draws(day, trials),
+        report=say,
+        make_cluster=ClusterApart,
+    )
+    summary = pd.DataFrame([trial.key | summarize(trial.run) for trial in runs])
     if as_json:
         print(*map(json.dumps, summary.to_dict("records")), sep="\n")
         return

@@ -12,8 +12,7 @@ import numpy as np
 
 from faro_lib.simulate.replicas import SHORTEST_S
 from faro_lib.workload import Job
-from faro_lib.workload.replicas import Continuous
-from faro_ops.calibrate import Calibration, Measurements, calibrate, requests_together
+from faro_ops.calibrate import Calibration, Measurements, calibrate, requests_together, tokens_of
 from faro_ops.calibrate.measurements import FIRST_TOKEN, LATENCY, PER_TOKEN, TOGETHER
 from faro_ops.http import HttpClient
 from faro_ops.rayserve.load_generator import MAX_RPS, SERVED, Script, send
@@ -148,7 +147,7 @@ def measure_kind(
     url = http.address + spec.route
     # At high rates, the queues of slow replicas need this time.
     seconds = max(seconds, ENOUGH * profile.service_time_s)
-    tokens = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
+    tokens = tokens_of(job.replica)
     output_tokens = tokens["output_tokens"] if tokens else 0.0
     rows: list[Row] = []
 

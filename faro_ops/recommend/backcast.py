@@ -16,8 +16,14 @@ from faro_lib.simulate import Draws, Run, ServingModel, simulate
 from faro_lib.simulate.table_minutes import THREADS
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
-from faro_lib.workload.replicas import Continuous
-from faro_ops.calibrate import LATENCY, NOT_REPRODUCED, Calibration, Measurements, calibrate
+from faro_ops.calibrate import (
+    LATENCY,
+    NOT_REPRODUCED,
+    Calibration,
+    Measurements,
+    calibrate,
+    tokens_of,
+)
 from faro_ops.recommend.records import Records
 from faro_ops.recommend.shadow import Recorded, ample_capacity, unbounded
 from faro_ops.recommend.sizing import uniform_draws, violation_rate_by_job
@@ -94,8 +100,7 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
         "max_overhead_s": MAX_OVERHEAD * float(np.nanmin(measured.values)),
     }
     own = job.replica.kind
-    lengths = job.replica.of_tokens if isinstance(job.replica, Continuous) else None
-    first = calibrate(measured, kinds=(own,), tokens=lengths, **options)
+    first = calibrate(measured, kinds=(own,), tokens=tokens_of(job.replica), **options)
     kinds = [kind for kind in OTHER_KINDS if kind != own and (kind == "serial" or places > 1)]
     if first.verdict != NOT_REPRODUCED or not kinds:
         return first

@@ -37,6 +37,7 @@ from faro_ops.controller.journal import (
 )
 from faro_ops.jobs_table import read_unshared
 from faro_ops.prometheus import read_prometheus
+from faro_ops.recommend.log_lengths import lengths_of, with_lengths
 from faro_ops.recommend.request_log import (
     TIME,
     WINDOW_S,
@@ -170,7 +171,7 @@ def history_from_csv(
 
     bursts : whether a log's exact times are replayed, and its bursts fitted.
     """
-    table = read_unshared(jobs) if jobs else None
+    table = read_unshared(jobs, simulated=True) if jobs else None
     if is_request_log(path):
         return _history_of_log(path, table, at, report, bursts)
     if not is_table(path):
@@ -195,9 +196,9 @@ def _history_of_log(
     path: str, table: tuple[Job, ...] | None, at: At, report: Report, bursts: bool
 ) -> History:
     names = [job.name for job in table] if table else None
-    log = read_request_log(path, names, report, keep=TIME if bursts else None)
+    log = read_request_log(path, names, report, keep=TIME if bursts else None, lengths=True)
     tell_bursts(log, report, bursts)
-    jobs = table or tuple(Job(name) for name in log.names)
+    jobs = with_lengths(table or tuple(map(Job, log.names)), lengths_of(log), report)
     counts = log.per_minute
     end_minute = log.first_minute + counts.shape[1]
     if not bursts:
@@ -277,20 +278,23 @@ def traces_of_log(
 ) -> Traces:
     """The complete days, from midnight to midnight, of a request log; the last one is judged.
 
-    A last day that lacks less than NIGHT_MINUTES is complete: no request came. If `bursts`, the
-    judged day has its exact times, and the jobs have the dispersion of the log. `tell` says whether
-    bursts are reported. The other arguments are those of `read_request_log`.
+    A last day that lacks less than NIGHT_MINUTES is complete: no request came. Jobs that generate
+    tokens have the lengths of the log (`with_lengths`). If `bursts`, the judged day has its exact
+    times, and the jobs have the dispersion of the log. `tell` says whether bursts are reported. The
+    other arguments are those of `read_request_log`.
     """
     names = [job.name for job in jobs] if jobs else None
     keep = TIME if bursts else None
-    log = read_request_log(path, names, report, keep=keep, ignore_others=ignore_others)
+    log = read_request_log(
+        path, names, report, keep=keep, ignore_others=ignore_others, lengths=True
+    )
     if tell:
         tell_bursts(log, report, bursts)
     counts = log.per_minute.astype(float)
     missing = -(log.first_minute + counts.shape[1]) % DAY_MINUTES
     if missing < NIGHT_MINUTES:
         counts = np.pad(counts, ((0, 0), (0, missing)))
-    of_log = jobs or tuple(Job(name) for name in log.names)
+    of_log = with_lengths(jobs or tuple(map(Job, log.names)), lengths_of(log), report)
     traces = days_from_midnight(of_log, log.first_minute, counts, path)
     if not bursts:
         return traces
@@ -419,7 +423,7 @@ def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> H
 
 def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:
     """Read the jobs table at `path`; ValueError if no job is in `names`, those of `source`."""
-    jobs = read_unshared(path)
+    jobs = read_unshared(path, simulated=True)
     if not any(job.name in names for job in jobs):
         raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")
     return jobs

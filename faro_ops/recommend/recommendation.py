@@ -1,6 +1,6 @@
 """A recommendation from a load history: replicas now, and the capacity that the SLOs need."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,15 @@ import numpy as np
 from faro_lib.allocate import OBJECTIVES
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
-from faro_lib.policies.advice import Advice, advise
 from faro_lib.policies.faro import tuned
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS
+from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, Disaggregated
 from faro_lib.workload.shares import at_least_one_each
 from faro_ops.checks import over_the_router
+from faro_ops.pairs import with_pairs
+from faro_ops.recommend.advice import Advice, advise
 from faro_ops.recommend.load_history import MIN_HISTORY_MINUTES, History
 from faro_ops.recommend.replay import Replay, days_to_replay, replay_of
 from faro_ops.recommend.savings import Saving, groups, savings
@@ -117,6 +118,8 @@ def recommend(
         report(line)
     if capped := over_the_router(serving_model, history.jobs, history.today):
         report(capped)
+    jobs = with_pairs(history.jobs, capacity, serving_model, report)
+    history = replace(history, jobs=jobs, traces=replace(history.traces, jobs=jobs))
     report("measuring latencies of each model and SLO at constant rates")
     latency_model = measure(history.jobs, capacity=capacity, serving_model=serving_model)
 
@@ -198,6 +201,7 @@ def plain_rows(advice: Advice) -> list[dict[str, Any]]:
         {
             "job": job.name,
             "replicas": int(plan.target[j]),
+            "prefill_replicas": _prefill_of(job, int(plan.target[j])),
             "drop": round(float(plan.drop[j]), 4),
             "forecast_rps": _rounded(advice.forecast_rps[j]),
             "prediction_interval_rps": list(map(_rounded, advice.prediction_interval_rps[:, j])),
@@ -211,6 +215,13 @@ def plain_rows(advice: Advice) -> list[dict[str, Any]]:
         }
         for j, job in enumerate(advice.jobs)
     ]
+
+
+def _prefill_of(job: Job, replicas: int) -> int | None:
+    """How many of so many replicas do prefill; None if the kind has no roles."""
+    if isinstance(job.replica, Disaggregated):
+        return job.replica.prefill_of(replicas)
+    return None
 
 
 def _rounded(value: float) -> float | None:

@@ -26,6 +26,7 @@ from faro_ops.recommend.load_history import (
     with_bursts,
     with_times,
 )
+from faro_ops.recommend.log_lengths import lengths_of, with_lengths
 from faro_ops.recommend.request_log import Report, RequestLog, read_request_log
 
 # Such as latency_mean_s, latency_p99_s.
@@ -132,15 +133,17 @@ def records_from_log(
     """The records in a request log with the column latency_s.
 
     A minute has the mean of the latencies of its requests, the median, and the quantile of the
-    job's SLO. If `bursts`, the last day has its exact times, and the jobs have the dispersion of
-    the log. `replicas_path` is a file of the same formats with a row for each change of a job's
-    replicas, or for each look at them: time, job, replicas.
+    job's SLO. Jobs that generate tokens have the lengths of the log (`with_lengths`). If `bursts`,
+    the last day has its exact times, and the jobs have the dispersion of the log. `replicas_path`
+    is a file of the same formats with a row for each change of a job's replicas, or for each look
+    at them: time, job, replicas.
     """
     if replicas_path is None:
         raise ValueError(f"{path}: a request log has no replicas; give --replicas-file FILE")
     table = read_unshared(jobs)
     names = [job.name for job in table]
-    log = read_request_log(path, names, report, keep="latency_s")
+    log = read_request_log(path, names, report, keep="latency_s", lengths=True)
+    table = with_lengths(table, lengths_of(log), report)
     tell_bursts(log, report, bursts)
     counts = log.per_minute.astype(float)
     quantiles = arrays_of(table).quantile

@@ -8,7 +8,7 @@ time. Times are ISO 8601 or Unix times in seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ COMPRESSIONS = ("", ".gz", ".zst")
 ENDINGS = tuple(form + packed for form in FORMATS for packed in COMPRESSIONS)
 # Optional columns, which must be numbers >= 0.
 NUMBERS = ("prompt_tokens", "output_tokens", "latency_s", "replicas")
+LENGTHS = ("prompt_tokens", "output_tokens")
 LARGEST = 1e9  # of a number in these columns
 WINDOW_S = 10  # counts are kept for windows of this length
 WINDOWS_PER_MINUTE = int(MINUTE_S) // WINDOW_S
@@ -48,6 +49,9 @@ class RequestLog:
     # If a column was to be kept, a row for each request: job (position in `names`), minute (from
     # `first_minute` on), time_s (since 1970) and, unless only times were to be kept, value.
     kept: pd.DataFrame | None = None
+    # By job, prompt and output tokens of its requests, (2, requests), if they were to be kept and
+    # the log has both columns.
+    tokens: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def per_minute(self) -> np.ndarray:
@@ -106,6 +110,7 @@ def read_request_log(
     *,
     keep: str | None = None,
     ignore_others: bool = False,
+    lengths: bool = False,
 ) -> RequestLog:
     """The counts of a log. The ValueError for a bad row names the file and the row.
 
@@ -113,11 +118,12 @@ def read_request_log(
     report : called with the progress.
     keep : one of NUMBERS, a column to keep for each request beside its time; or TIME, only that.
     ignore_others : whether rows of other jobs are ignored. They are an error otherwise.
+    lengths : whether the tokens of prompts and outputs are kept.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; a log has the columns time, job")
-    reading = _Reading(path, names, keep, ignore_others)
+    reading = _Reading(path, names, keep, ignore_others, lengths)
     reported = 0
     for batch in batches(path):
         reading.add(batch)
@@ -188,6 +194,7 @@ class _Reading:
     accepted: Sequence[str] | None
     keep: str | None
     ignore_others: bool
+    lengths: bool
     rows: int = 0
     last_s: float = -np.inf  # time of the last row
     offset: str | None = None  # UTC offset of ISO 8601 times; None before the first row
@@ -197,6 +204,7 @@ class _Reading:
     kept: list[tuple[list[str], np.ndarray, np.ndarray, np.ndarray | None]] = field(
         default_factory=list
     )
+    tokens: dict[str, list[np.ndarray]] = field(default_factory=dict)  # of each batch, by job
 
     def add(self, batch: Any) -> None:
         """Count the requests of a batch."""
@@ -209,9 +217,11 @@ class _Reading:
             return
         time_s = self._times(batch.column("time"))
         self._check_order(time_s)
-        for name in NUMBERS:
-            if name in batch.schema.names:
-                self._check_numbers(name, batch.column(name))
+        numbers = {
+            name: self._checked_numbers(name, batch.column(name))
+            for name in NUMBERS
+            if name in batch.schema.names
+        }
         window = (time_s // WINDOW_S).astype(np.int64)
         if not self.rows:
             self.first_window = int(window[0]) // WINDOWS_PER_MINUTE * WINDOWS_PER_MINUTE
@@ -225,6 +235,11 @@ class _Reading:
             if self.keep != TIME:
                 value = self._numbers(self.keep, batch.column(self.keep), "a number")
             self.kept.append((names, index.astype(np.int32), time_s, value))
+        if self.lengths and set(LENGTHS) <= set(numbers):
+            both = np.array([numbers[name] for name in LENGTHS], np.float32)
+            for n, name in enumerate(names):
+                if not self.accepted or name in self.accepted:
+                    self.tokens.setdefault(name, []).append(both[:, index == n])
         self.rows += batch.num_rows
         self.last_s = float(time_s[-1])
 
@@ -308,12 +323,13 @@ class _Reading:
             at = int((steps < 0).argmax())
             raise self._bad(at, f"time {time_s[at]:.3f} s", "rows are in the order of time")
 
-    def _check_numbers(self, name: str, column: Any) -> None:
+    def _checked_numbers(self, name: str, column: Any) -> np.ndarray:
         values = self._numbers(name, column, f"a number from 0 to {LARGEST:g}")
         wrong = (values < 0) | (values > LARGEST)
         if wrong.any():
             at = int(wrong.argmax())
             raise self._bad(at, f"{name}={values[at]:g}", f"a number from 0 to {LARGEST:g}")
+        return values
 
     def _bad(self, at: int, what: str, accepted: str) -> ValueError:
         return ValueError(f"{self.path}, row {self.rows + at + 1}: {what}; {accepted}")
@@ -332,7 +348,9 @@ class _Reading:
             of_job = self.counts.get(name, np.zeros(0, np.int64))
             row[: len(of_job)] = of_job
         first_minute = self.first_window // WINDOWS_PER_MINUTE
-        return RequestLog(names, first_minute, counts, self._kept(names) if self.keep else None)
+        kept = self._kept(names) if self.keep else None
+        tokens = {name: np.concatenate(parts, axis=1) for name, parts in self.tokens.items()}
+        return RequestLog(names, first_minute, counts, kept, tokens)
 
     def _kept(self, names: tuple[str, ...]) -> pd.DataFrame:
         import pandas as pd

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from faro_lib.figures import style
-from faro_lib.figures.style import COLOURS, COLUMN_IN, PAGE_IN, Drawing, Drawings, legend_above
+from faro_lib.figures.style import COLOURS, COLUMN_IN, PAGE_IN, legend_above
 from studies.figures import common
 from studies.figures.barcharts import bar_rows
 from studies.figures.common import trials_note
+from studies.figures.drawing import Drawing, Drawings
 from studies.remaining import ALL, AS_IS, CONSTANT, FORECAST, IDEALS, MOVES, START
 from studies.remaining import LIMIT as BEST
 

@@ -7,8 +7,9 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings
+from faro_lib.figures.style import PAGE_IN
 from studies.arena.scores import Entry, by_scenario, lowest, ranking, read_entries
+from studies.figures.drawing import Drawing, Drawings
 from studies.wording import and_list
 
 TITLE = "Autoscalers in the arena"

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from faro_lib.figures.style import Drawings, save
+from faro_lib.figures.style import save
+from studies.figures.drawing import Drawings
 
 
 def save_all(drawings: Drawings, captions: str | Path) -> None:

@@ -11,12 +11,13 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures import style
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above
+from faro_lib.figures.style import PAGE_IN, colour, legend_above
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
 from studies.figures import common
 from studies.figures.barcharts import bar_rows, hatch_of
 from studies.figures.common import trials_note
+from studies.figures.drawing import Drawing, Drawings
 from studies.figures.prediction import errors_of, predicted_against_simulated, prediction_caption
 from studies.frames import Tables, read_tables
 

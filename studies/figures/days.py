@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings, legend_above
+from faro_lib.figures.style import CYCLE, PAGE_IN, legend_above
 from studies.days import CLAIRVOYANT, tally
+from studies.figures.drawing import Drawing, Drawings
 
 SIZES = ("smallest", "middle", "largest")  # labels of three capacities
 CLEAR = "A difference is clear if its 95 % interval excludes zero."

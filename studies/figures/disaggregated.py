@@ -6,11 +6,13 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, legend_above
+from faro_lib.figures.style import CYCLE, PAGE_IN, legend_above
 from faro_lib.metrics.paired import unit_interval
 from studies.figures.common import LIMIT_LINE
+from studies.figures.drawing import Drawing
 
 POOL, CHUNKS, APART = "one pool", "one pool, chunks", "apart"
+PAIR_BY_RATE, PAIR_FOR_ALL = "a pair for each rate", "one pair for all rates"
 ASKED = 0.99  # share of the requests that shall meet both SLOs
 COLUMNS = 3  # of panels
 MARKERS = ("o", "s", "^", "D", "v")

@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, colour, legend_above
+from faro_lib.figures.style import COLUMN_IN, PAGE_IN, colour, legend_above
 from studies.figures.common import EDGE
+from studies.figures.drawing import Drawing, Drawings
 from studies.forecast_scores import scores_caption
 
 COLOURS = {

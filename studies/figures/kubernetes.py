@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above
+from faro_lib.figures.style import PAGE_IN, colour, legend_above
 from studies.figures.common import EDGE
+from studies.figures.drawing import Drawing, Drawings
 from studies.frames import Tables, read_tables
 from studies.live.agreement import LIVE
 from studies.live.recovery import STEP_S, recovery_s

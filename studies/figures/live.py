@@ -6,9 +6,10 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import MEASURES, PAGE_IN, Drawing, Drawings, colour
+from faro_lib.figures.style import MEASURES, PAGE_IN, colour
 from studies.figures.barcharts import bar_rows
 from studies.figures.common import trials_note
+from studies.figures.drawing import Drawing, Drawings
 from studies.frames import read_tables
 from studies.live.agreement import (
     LIVE,

@@ -7,8 +7,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings
+from faro_lib.figures.style import CYCLE, PAGE_IN
 from studies.figures.barcharts import bar_rows
+from studies.figures.drawing import Drawing, Drawings
 from studies.llm_stage import LEADER, shares
 
 

@@ -7,7 +7,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings, legend_above
+from faro_lib.figures.style import CYCLE, PAGE_IN, legend_above
+from studies.figures.drawing import Drawing, Drawings
 from studies.misspecification import ASSUMING, FAROS, FIRST_MINUTES, KNOWING, LEARNING
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")

@@ -7,7 +7,8 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings
+from faro_lib.figures.style import COLUMN_IN, PAGE_IN
+from studies.figures.drawing import Drawing, Drawings
 
 
 def draw(results: Path) -> Drawings:

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings, legend_above
+from faro_lib.figures.style import CYCLE, PAGE_IN, legend_above
+from studies.figures.drawing import Drawing, Drawings
 from studies.replicas import ASSUMED, LEADER, SERVICES
 
 

@@ -6,11 +6,12 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, colour, legend_above
+from faro_lib.figures.style import PAGE_IN, colour, legend_above
 from studies.figures import common
 from studies.figures.barcharts import bar_rows, hatch_of
 from studies.figures.common import trials_note
 from studies.figures.comparison import capacity_caption, policies_by_capacity, published_main
+from studies.figures.drawing import Drawing, Drawings
 from studies.scale import EQUAL, ONE
 from studies.wording import and_list
 

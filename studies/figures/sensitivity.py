@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings, legend_above
+from faro_lib.figures.style import PAGE_IN, legend_above
 from studies.figures.common import lost_by_policy, trials_note
+from studies.figures.drawing import Drawing, Drawings
 from studies.sensitivity import PARAMETERS, margins
 from studies.wording import and_list
 

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import CYCLE, PAGE_IN, Drawing, Drawings
+from faro_lib.figures.style import CYCLE, PAGE_IN
+from studies.figures.drawing import Drawing, Drawings
 from studies.sharing import EVERYWHERE, ISOLATED, LEADER, LEAST_RECENT, PLACED_ONCE
 
 MARKERS = ("o", "s", "^", "D", "v")

@@ -7,7 +7,8 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, PAGE_IN, Drawing, Drawings, colour, legend_above
+from faro_lib.figures.style import COLUMN_IN, PAGE_IN, colour, legend_above
+from studies.figures.drawing import Drawing, Drawings
 from studies.wording import and_list
 
 UTILITY_CAPTION = (

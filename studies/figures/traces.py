@@ -7,11 +7,12 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import PAGE_IN, Drawing, Drawings
+from faro_lib.figures.style import PAGE_IN
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.service import true_busy_s
+from studies.figures.drawing import Drawing, Drawings
 
 
 def draw(results: Path, capacities: Sequence[int]) -> Drawings:

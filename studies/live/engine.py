@@ -60,7 +60,7 @@ def model_file(size: Size | None = None) -> Path:
 class Engine:
     """One instance of llama.cpp with a thread of its own; it streams an answer token by token.
 
-    lengths : the fields OF_TOKENS of `workload.replicas.Continuous`; requests draw theirs from them
+    lengths : fields of `workload.replicas.Continuous` for prompts and outputs; requests draw theirs
         in the order of their arrival. A request may state them instead, in a body of JSON such as
         {"prompt_tokens": 100, "output_tokens": 20}. With "timings": true, the last part of the
         answer is what llama.cpp measured. With "seed": 3, the draws begin again with this seed.

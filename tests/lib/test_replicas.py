@@ -35,6 +35,11 @@ REPLICAS = (
         gamma_knees=((128.0, 3e-5),),
         cache_tokens=5000.0,
     ),
+    Continuous(
+        *(0.02, 0.001, 1e-4, 16, 50, 200),
+        prompt_quantiles=((0.0, 5.0), (0.5, 90.0), (1.0, 900.0)),
+        output_quantiles=((0.0, 50.0), (1.0, 50.0)),
+    ),
 )
 
 
@@ -96,6 +101,15 @@ def test_a_table_of_serial_jobs_has_no_column_replica(ending, tmp_path):
         (f"{{{TOKENS}, gamma_knees: [[8, -1e-3]]}}", "after which no time falls"),
         (f"{{{TOKENS}, gamma_knees: [8]}}", "has a value that is not a number"),
         (f"{{{TOKENS}, gamma_knees: [[8]]}}", "must be pairs (x, extra seconds)"),
+        (f"{{{TOKENS}, prompt_quantiles: [[0, 5], [0.5, 9]]}}", "that rise from share 0 to 1"),
+        (f"{{{TOKENS}, prompt_quantiles: [[0.1, 5], [1, 9]]}}", "that rise from share 0 to 1"),
+        (f"{{{TOKENS}, prompt_quantiles: [[0, 5], [0.5, 3], [1, 9]]}}", "that rise from share 0"),
+        (f"{{{TOKENS}, prompt_quantiles: [[0, 5], [0.6, 6], [0.4, 7], [1, 9]]}}", "that rise from"),
+        (f"{{{TOKENS}, prompt_quantiles: [[0, 0], [1, 9]]}}", "tokens from 1 to 1e6"),
+        (f"{{{TOKENS}, prompt_quantiles: [[0, 1], [1, .inf]]}}", "tokens from 1 to 1e6"),
+        (f"{{{TOKENS}, prompt_quantiles: [[0, 1], [1, .nan]]}}", "tokens from 1 to 1e6"),
+        (f"{{{TOKENS}, output_quantiles: [[0, 1], [1]]}}", "must be pairs (share, tokens"),
+        (f"{{{TOKENS}, output_quantiles: [[0, 1], [1, 2]], output_cv: 0.5}}", "without a cv"),
         (f"{{{TOKENS}, cache_tokens: 200}}", "enough for a prompt and an output of mean length"),
         ("{gpu: a1, model: b}", "gpu='a1' is not measured; at hand: a100-80gb, h100-80gb"),
         (
@@ -123,7 +137,7 @@ def test_the_load_of_a_job_is_relative_to_the_capacity_of_its_replicas():
     # 4 at once at 1 / 2.5 of the speed; 8 requests in 46 ms; 3 in 150 ms; 50 iterations of 36 ms
     # for 16 sequences each; those with knees take 48 ms, and prompts 2.16 ms longer.
     expected = [0.1, 0.1 * 2.5 / 4, 0.046 / 8, 0.05, 50 * 0.036 / 16 + 0.02]
-    expected += [50 * 0.048 / 16 + 0.02216]
+    expected += [50 * 0.048 / 16 + 0.02216, 50 * 0.036 / 16 + 0.02]
     np.testing.assert_allclose(arrays_of(jobs).busy_s, expected)
 
 
@@ -196,6 +210,25 @@ def test_the_lengths_of_token_services_do_not_change_other_jobs():
     np.testing.assert_array_equal(lengths, np.maximum(np.round(lengths), 1))
     assert lengths.mean() == pytest.approx(50, rel=0.1)
     assert lengths.std() / lengths.mean() == pytest.approx(0.5, rel=0.15)
+
+
+def test_lengths_without_quantiles_are_drawn_as_before():
+    drawn = CHAT.replica.lengths(np.random.default_rng(5), 4)
+    normal = np.random.default_rng(5).standard_normal((2, 4))
+    variance = np.log1p(np.array([[0.5], [0.5]]) ** 2)
+    expected = [[200], [50]] * np.exp(np.sqrt(variance) * normal - variance / 2)
+    np.testing.assert_array_equal(drawn, np.rint(expected))
+
+
+def test_lengths_with_quantiles_have_them_scaled_to_the_mean():
+    quantiles = ((0.0, 100.0), (0.5, 200.0), (1.0, 700.0))  # their mean is 300
+    replica = replace(CHAT.replica, prompt_tokens=600, prompt_cv=0.0, prompt_quantiles=quantiles)
+    prompts, outputs = replica.lengths(np.random.default_rng(5), 50_000)
+    assert prompts.mean() == pytest.approx(600, rel=0.01)
+    np.testing.assert_allclose(
+        np.quantile(prompts, [0.0, 0.25, 0.5, 0.75, 1.0]), [200, 300, 400, 900, 1400], rtol=0.02
+    )
+    assert outputs.std() / outputs.mean() == pytest.approx(0.5, rel=0.05)  # still lognormal
 
 
 def test_a_replica_has_room_for_a_batch_in_service_and_the_next_unless_the_job_has_a_limit():

@@ -96,7 +96,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*_, **__):
         raise KeyError("a bug")
 
-    monkeypatch.setattr("faro_lib.experiments.trials.summaries", broken)
+    monkeypatch.setattr("faro_lib.experiments.trials.run_trials", broken)
     with pytest.raises(KeyError, match="a bug"):
         cli.main(HOUR)
 

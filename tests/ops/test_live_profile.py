@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from faro_lib.workload.readers import read_jobs
-from faro_lib.workload.replicas import OF_TOKENS, replica_of
+from faro_lib.workload.replicas import replica_of
+from faro_ops.calibrate.priors import OF_TOKENS
 from faro_ops.cli import main
 
 pytestmark = [pytest.mark.live, pytest.mark.study]

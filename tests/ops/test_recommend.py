@@ -12,7 +12,6 @@ from live_things import Wanting
 
 from faro_lib.experiments.trials import run_trials, trial_seeds
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.advice import advise
 from faro_lib.policies.faro import tuned
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER
@@ -24,6 +23,7 @@ from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.controller.loop import run
 from faro_ops.recommend import recommendation
+from faro_ops.recommend.advice import advise
 from faro_ops.recommend.load_history import (
     History,
     history_from_csv,
@@ -228,7 +228,7 @@ def test_latencies_are_predicted_up_to_twice_the_replicas_that_fit_and_are_allow
         tried.append(max(replicas))
         return predicted_latency(jobs, rates_rps, replicas, **options)
 
-    monkeypatch.setattr("faro_lib.policies.advice.predicted_latency", predicted)
+    monkeypatch.setattr("faro_ops.recommend.advice.predicted_latency", predicted)
     advice = advise(jobs, STEADY, policy(jobs), 6)
     assert sorted(tried)[:-1] == list(range(7))
     assert advice.reason(0) == "misses its SLO; 5 would meet it"

@@ -12,7 +12,6 @@ import pytest
 
 from faro_lib.experiments.trials import trial_seeds
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.advice import LEAST_GAIN, advise
 from faro_lib.policies.faro import tuned
 from faro_lib.simulate import SimulatedCluster
 from faro_lib.simulate.measure import measure
@@ -21,6 +20,7 @@ from faro_ops import cli
 from faro_ops.cli.recommend import _text
 from faro_ops.jobs_table import assumptions
 from faro_ops.recommend import recommendation, replay, sizing
+from faro_ops.recommend.advice import LEAST_GAIN, advise
 from faro_ops.recommend.load_history import history_from_csv, history_of
 from faro_ops.recommend.recommendation import LIVE, Recommendation, recommend
 from faro_ops.recommend.replay import Replay

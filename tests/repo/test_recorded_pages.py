@@ -90,6 +90,8 @@ def test_the_page_of_prefill_and_decode_apart_has_the_recorded_numbers(script):
     shares, solved = pd.read_csv(tables.SHARES), pd.read_csv(tables.SOLVED)
     assert between("disaggregated.md", tables.MARK) == tables.table(shares)
     assert between("disaggregated.md", tables.SOLVED_MARK) == tables.solved_table(solved)
+    roles = tables.roles_table(pd.read_csv(tables.ROLES))
+    assert between("disaggregated.md", tables.ROLES_MARK) == roles
     written = between("disaggregated.md", tables.FINDING_MARK)
     assert " ".join(written.split()) == tables.finding(shares)
 
@@ -127,6 +129,24 @@ def test_the_page_of_language_models_has_the_recorded_numbers(script):
     tables = script("llm_tables")
     for name, (file, of) in tables.TABLES.items():
         assert between("llm.md", tables.marker(name)) == of(tables.table(file)), name
+
+
+def test_the_first_half_hour_predicts_the_second_within_15_percent_at_three_sizes(script):
+    rows = script("llm_tables").table("azure").set_index("service").loc["conv"]
+    simulated = (rows["simulated_s"] / rows["second_s"] - 1).abs() <= 0.15
+    predicted = (rows["predicted_minutes_s"] / rows["second_minutes_s"] - 1).abs() <= 0.15
+    assert (simulated & predicted).sum() >= 3
+
+
+def test_fitted_bursts_recover_half_of_what_the_assumption_loses_on_exact_times(script):
+    tables = script("llm_tables")
+    lost = []
+    for _, part in tables.judged_planners(tables.table("azure-planners")):
+        mean, low, _ = tables.missed_less(part, tables.TRUE)
+        if low > 0:
+            lost.append(mean)
+            assert tables.missed_less(part, tables.FITTED)[0] >= 0.5 * mean
+    assert lost
 
 
 def test_policies_of_language_models_were_judged_on_the_same_requests_of_later_days(script):

@@ -16,7 +16,6 @@ from studies import goodput
 from studies.engines import EngineObservation, cache_tokens, simulate_engines
 from studies.goodput import REPLICAS, UTILISATIONS, Goodput, GoodputByLengths, mean_tokens
 from studies.llm import LIVE, Services, sizes_near
-from studies.llm_azure import Log, fitted_job, read_logs, sizes_of
 from studies.llm_load import LONG_MEAN, RECENT_MEAN, SERIES, load_scores
 from studies.llm_rivals import DynamoPlanner, GaugeHPA, Informed, per_request
 
@@ -274,31 +273,3 @@ def test_a_series_of_loads_is_forecast_better_than_requests_times_old_lengths():
     scores = load_scores(services, (4,)).groupby("way")["crps_replicas"].sum()
     assert scores[SERIES] < 0.5 * scores[LONG_MEAN]
     assert scores[RECENT_MEAN] < 0.5 * scores[LONG_MEAN]
-
-
-def test_a_log_has_whole_minutes_and_lengths_of_at_least_one_token(tmp_path):
-    begin = pd.Timestamp("2023-11-16T18:17:30")
-    for name in ("code", "conv"):
-        times = [f"{begin + pd.Timedelta(seconds=one)}" for one in (0.0, 40.25, 100.0, 180.0)]
-        tokens = {"ContextTokens": [10, 9000, 20, 30], "GeneratedTokens": [1, 2, 0, 4]}
-        table = pd.DataFrame({"TIMESTAMP": times, **tokens})
-        table.to_csv(tmp_path / f"{name}.csv.gz", index=False)
-    log = read_logs(tmp_path)["code"]
-    assert log.time_s.round(6).tolist() == [30.0, 70.25, 130.0]
-    assert log.tokens.tolist() == [[10, 9000, 20], [1, 2, 1]]
-    assert log.between(60, 120).time_s.round(6).tolist() == [10.25]
-
-
-def test_a_job_has_the_lengths_and_the_bursts_of_its_log():
-    time_s = np.repeat(np.arange(0.0, 1800, 20), 20)  # 20 requests at once
-    tokens = np.array([[100.0, 300.0], [10.0, 30.0]]).repeat(900, axis=1)
-    job = fitted_job("a", Log(time_s, tokens))
-    assert (job.replica.prompt_tokens, job.replica.prompt_cv) == (200, 0.5)
-    assert (job.replica.output_tokens, job.replica.output_cv) == (20, 0.5)
-    assert job.dispersion_100ms > 10
-    assert job.replica.slo_on == "first_token"
-
-
-def test_sizes_grow_and_their_utilisation_is_at_most_the_wanted_one():
-    assert sizes_of(8.0) == [10, 12, 16, 23, 32]
-    assert sizes_of(0.1) == [1, 2, 3, 4, 5]

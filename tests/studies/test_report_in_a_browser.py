@@ -7,12 +7,12 @@ import pytest
 from faro_pipeline.settings import Config
 
 from faro_lib.figures import use_style
-from faro_lib.figures.style import Drawing
 from faro_lib.workload.synthetic import synthetic
 from faro_ops.figure_page import page_of
 from faro_ops.recommend.figure import capacity_curve
 from studies.figures.captions import save_all
 from studies.figures.comparison import policies_by_capacity
+from studies.figures.drawing import Drawing
 from studies.report.page import write_report
 from studies.report.tables import MEASURES
 from studies.traces import write_traces

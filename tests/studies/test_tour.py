@@ -39,6 +39,16 @@ def test_the_price_of_a_replica_is_the_gain_of_the_optimum_from_one_more_core():
     assert np.isnan(curve["price"].iloc[-1])
 
 
+def test_a_reason_is_the_difference_of_two_cells_of_the_table():
+    one = decision()
+    job, replicas = 2, int(one.allocation.replicas[2])
+    cost = one.utility[job, replicas] - one.utility[job, replicas - 1]
+    assert replicas > 1
+    assert tour.reasons(one)[job].endswith(f"; one less would cost {cost:.2f}")
+    fewest = tour.decide(JOBS, RATES_RPS, [2, 2, 2], 3)
+    assert all(line.endswith("; its minimum suffices") for line in tour.reasons(fewest))
+
+
 def test_a_tighter_slo_or_a_slower_start_is_worth_no_more():
     assert decision(slo_s=0.4).allocation.value < decision(slo_s=0.8).allocation.value
     assert decision(cold_start_s=120.0).allocation.value < decision().allocation.value

@@ -72,7 +72,7 @@ DRAW = """
 
 def draw(results, **options):
     from matplotlib.figure import Figure
-    from faro_lib.figures.style import Drawing
+    from studies.figures.drawing import Drawing
 
     return {name: Drawing(Figure((1, 1)), "A title", "A caption.") for name in %r}
 """

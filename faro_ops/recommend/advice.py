@@ -1,19 +1,20 @@
 """Replicas for the coming minutes: one decision of the policy `Faro`, with a reason per job."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from faro_lib.policies import Faro, Observation, Plan
-from faro_lib.policies.faro import IDLE
 from faro_lib.policies.loops import fold_minutes
-from faro_lib.utility import predicted_latency
+from faro_lib.queueing import LatencyModel
+from faro_lib.utility import UtilityTable, predicted_latency
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.shares import at_least_one_each
 
 # Smaller utility gains are ignored, because utilities just below 1 have errors of 0.01 to 0.05.
 LEAST_GAIN = 0.01
+IDLE = 0.05  # utilisation of replicas that are idle most of the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +88,61 @@ class Advice:
         return f"no number of replicas meets it: {idle}"
 
 
+@dataclass(frozen=True, slots=True)
+class Sparing(Faro):
+    """Faro, but a job gets no more replicas once its utility is within LEAST_GAIN of its maximum.
+
+    The current replicas may be unknown, so cold starts and switching costs are ignored, and idle
+    cores stay unused.
+    """
+
+    @classmethod
+    def like(cls, policy: Faro) -> "Sparing":
+        settings = {field.name: getattr(policy, field.name) for field in fields(Faro)}
+        return cls(
+            **settings | {"cold_start_minutes": 0.0, "switching_cost": 0.0, "reserve": False}
+        )
+
+    def expected_utilities(
+        self, jobs: tuple[Job, ...], rates_rps: np.ndarray, current: np.ndarray, capacity: float
+    ) -> UtilityTable:
+        table = Faro.expected_utilities(self, jobs, rates_rps, current, capacity)
+        most_rps = rates_rps.max(axis=(1, 2))
+        return without_small_gains(table, LEAST_GAIN, most_rps, self.latency_model)
+
+
+def without_small_gains(
+    table: UtilityTable, least: float, most_rps: np.ndarray, latency_model: LatencyModel
+) -> UtilityTable:
+    """Remove utility gains that may be errors of the latency model.
+
+    Solvers would add replicas for such gains. The latency model is coarse below utilisation IDLE.
+    Once a job's utilisation at `most_rps` (jobs,) is at most IDLE, further replicas therefore add
+    no utility. Then utilities within `least` of a job's maximum become the maximum.
+    """
+    arrays = arrays_of(table.jobs)
+    busy_s = np.array([latency_model.busy_s(job) for job in table.jobs])
+    idle = np.ceil(most_rps * busy_s / IDLE)
+    idle = np.maximum(idle, np.maximum(arrays.min_replicas, 1)).astype(int)
+    column = np.minimum(np.arange(table.columns + 1), idle[:, None])
+
+    def flat(utility: np.ndarray) -> np.ndarray:
+        levelled = np.take_along_axis(utility, column, axis=1)
+        utility = np.where(np.isneginf(utility), utility, levelled)
+        best = utility.max(axis=1, keepdims=True)
+        return np.where(utility >= best - least, best, utility)
+
+    drop = np.take_along_axis(table.drop, column, axis=1)
+    return replace(table, value=flat(table.value), effective=flat(table.effective), drop=drop)
+
+
 def advise(jobs: tuple[Job, ...], counts, policy: Faro, capacity: float) -> Advice:
     """Plan the replicas of the coming minutes on `capacity` cores, and predict their latencies.
 
-    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing. A
-    job gets no more replicas once its utility is within LEAST_GAIN of the maximum. Cold starts and
-    switching costs are ignored, because the current replicas may be unknown.
+    `counts` are requests per minute from minute 0 of the day on, (jobs, minutes), NaN = missing.
+    The policy is changed as `Sparing` says.
     """
-    policy = replace(
-        policy, least_gain=LEAST_GAIN, cold_start_minutes=0.0, switching_cost=0.0, reserve=False
-    )
+    policy = Sparing.like(policy)
     observation = idle_cluster(jobs, np.asarray(counts, float), capacity)
     state = fold_minutes(policy.start(jobs), observation)
     decision = policy.decision(state, observation)
