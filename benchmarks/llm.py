@@ -2,19 +2,20 @@
 
     python benchmarks/llm.py [--servegen data/raw/servegen] [--azure data/raw]
         [--out data/recorded-llm]
-        [--parts load azure planners bursts tune compare less-informed ample]
+        [--parts load azure planners bursts tune compare ablation bounds ample]
 
 `load` scores forecasts of the offered load on training days; `azure` asks whether the first half
 hour of exact times predicts the second, and what the error is made of; `planners` asks what a
 planner loses on these times that assumes random ones; `bursts` compares the file's bursts with
 those that policies assume; `tune` chooses the factor of the rates, the three sizes and the settings
 of all policies on training days; `compare` runs them once on the judged days, with what `tune` has
-written; `less-informed` runs them for Faro with less knowledge; `ample` runs them with eight
-replicas per service, at the file's rates. Each part writes a table.
+written; `ablation` runs variants of Faro; `bounds` runs Faro with the truth in place of its
+forecasts, and finds what every policy misses; `ample` gives every service eight replicas, at the
+file's rates. Each part writes a table.
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -32,23 +33,24 @@ from studies.llm import (
     tune,
 )
 from studies.llm_azure import differences, forecasts, read_logs, steps
+from studies.llm_bounds import bounds
 from studies.llm_bursts import planners_compared
 from studies.llm_load import load_scores
-from studies.llm_rivals import FARO, LESS_INFORMED, LLM_RIVALS
+from studies.llm_rivals import FARO, LLM_RIVALS, VARIANTS
 from studies.llm_stage import scaled
-from studies.rivals import Rival
 from studies.servegen import Clients, burst_agreement, read
 
 TRAINING, JUDGED = (9, 10), (11, 12, 13, 14)
 STARTS = (180, 660, 1140)  # minutes of these days at which blocks begin
 SEED = 24
 MET = (0.95, 0.85, 0.6)  # shares of requests within their SLO that the best rival reaches
-# Replicas to try, by the factor of the rates; ten leave no choice to ten services.
-CANDIDATES = {2: (11, 17, 18, 22)}
+FREE = 4  # replicas beyond one per service, at least
+# Replicas to try, by the factor of the rates.
+CANDIDATES = {2: (14,), 3: (15, 17, 18, 23, 32)}
 AZURE_CANDIDATES = (11, 12, 14, 16, 20, 24, 28, 32, 36, 40, 50, 60)  # replicas for ten services
 AZURE_TRIALS = 10
 OF_AZURE = ("azure", "planners")
-PARTS = ("load", *OF_AZURE, "bursts", "tune", "compare", "less-informed", "ample")
+PARTS = ("load", *OF_AZURE, "bursts", "tune", "compare", "ablation", "bounds", "ample")
 
 
 def drawn(services: Services, days: Iterable[int]) -> Iterator[Block]:
@@ -61,15 +63,16 @@ def drawn(services: Services, days: Iterable[int]) -> Iterator[Block]:
 def tuned(clients: Clients) -> pd.DataFrame:
     """What `tune` has tried, with the factor of the rates.
 
-    The factor is the first of CANDIDATES at which the best rival reaches all shares of MET. Only
-    there, Faro is tuned.
+    The factor is the first of CANDIDATES at which the best rival reaches all shares of MET with at
+    least FREE replicas beyond one per service. Only there, Faro is tuned.
     """
     tables = []
     for factor, capacities in CANDIDATES.items():
-        training = list(drawn(services_of(scaled(clients, factor)), TRAINING))
+        services = services_of(scaled(clients, factor))
+        training = list(drawn(services, TRAINING))
         of_rivals = tune(training, capacities, LLM_RIVALS)
         tables.append(of_rivals.assign(rates=factor))
-        sizes = sizes_near(of_rivals, MET)
+        sizes = sizes_near(of_rivals, MET, len(services.jobs) + FREE)
         print(f"rates x {factor}: sizes {sizes}", flush=True)
         if sizes:
             tables.append(tune(training, sizes, FARO).assign(rates=factor))
@@ -77,16 +80,25 @@ def tuned(clients: Clients) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def compared(clients: Clients, tuning: pd.DataFrame, rivals: Mapping[str, Rival]) -> pd.DataFrame:
-    """The judged days at the sizes and rates for which Faro was tuned."""
+def choices_of(tuning: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """What was tried at the sizes and the factor of the rates for which Faro was tuned."""
     of_faro = tuning[tuning["rival"].isin(FARO)]
     rates, sizes = of_faro["rates"].iloc[0], of_faro["capacity_cores"].unique()
-    choices = tuning[tuning["capacity_cores"].isin(sizes) & (tuning["rates"] == rates)]
-    less = [of_faro.assign(rival=name) for name in LESS_INFORMED]
-    choices = pd.concat([choices, *less], ignore_index=True)
-    choices = choices[choices["rival"].isin(rivals)]
-    judged = drawn(services_of(scaled(clients, rates)), JUDGED)
-    return pd.DataFrame(compare(judged, choices, rivals))
+    return tuning[tuning["capacity_cores"].isin(sizes) & (tuning["rates"] == rates)], rates
+
+
+def judged(clients: Clients, rates: float) -> Iterator[Block]:
+    """The blocks of the judged days."""
+    return drawn(services_of(scaled(clients, rates)), JUDGED)
+
+
+def settings_of_variants(choices: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the policies whose settings the VARIANTS have."""
+    whole = {name: name.partition(", ")[0] for name in VARIANTS}
+    return pd.concat(
+        [choices[choices["rival"] == policy].assign(rival=name) for name, policy in whole.items()],
+        ignore_index=True,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,14 +131,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write("load", load_scores(services_of(clients), TRAINING))
     if "tune" in options.parts:
         write("tuning", tuned(clients))
-    tuning = pd.read_csv(options.out / "tuning.csv")
+    choices, rates = choices_of(pd.read_csv(options.out / "tuning.csv"))
     if "compare" in options.parts:
-        write("compare", compared(clients, tuning, LLM_RIVALS | FARO))
-    if "less-informed" in options.parts:
-        runs = pd.read_csv(options.out / "compare.csv")
-        of_faro = runs[runs["policy"].isin(FARO)]
-        less = compared(clients, tuning, LESS_INFORMED)
-        write("less-informed", pd.concat([of_faro, less], ignore_index=True))
+        rows = compare(judged(clients, rates), choices, LLM_RIVALS | FARO)
+        write("compare", pd.DataFrame(rows))
+    if "ablation" in options.parts:
+        rows = compare(judged(clients, rates), settings_of_variants(choices), VARIANTS)
+        write("ablation", pd.DataFrame(rows))
+    if "bounds" in options.parts:
+        write("bounds", pd.DataFrame(bounds(judged(clients, rates), choices)))
     if "ample" in options.parts:
         at = [(day, STARTS) for day in JUDGED]
         write("ample", pd.DataFrame(ample(services_of(clients), at, SEED)))

@@ -19,8 +19,9 @@ from faro_lib.files import atomic_write
 from faro_lib.metrics.paired import unit_interval
 from studies.arrivals import AT_RANDOM, FITTED, TRUE
 from studies.llm_azure import LOGGED, LOGNORMAL, REPLAYED, STEPS
+from studies.llm_bounds import BOUND, CLAIRVOYANT
 from studies.llm_load import WAYS
-from studies.llm_rivals import FARO, LESS_INFORMED, LLM_RIVALS
+from studies.llm_rivals import FARO, LLM_RIVALS, VARIANTS
 from studies.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -32,10 +33,13 @@ POLICIES = (LEADER, *LLM_RIVALS)
 NO_SETTINGS = ["rates", "rival", "capacity_cores", "missed", "chosen", "at_edge"]
 TARGET = 2 / 3  # of the best rival's misses
 AGREES = 0.15
+MORE_RUNS = ("ablation", "bounds")  # of the requests of the table `compare`
 
 
 def table(name: str) -> pd.DataFrame:
-    return pd.read_csv(RECORDED / f"{name}.csv")
+    """A recorded table; those of MORE_RUNS have the rows of `compare`, too."""
+    rows = pd.read_csv(RECORDED / f"{name}.csv")
+    return pd.concat([table("compare"), rows], ignore_index=True) if name in MORE_RUNS else rows
 
 
 def shares(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -131,28 +135,58 @@ def difference_table(runs: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
 
 
-def less_informed_table(runs: pd.DataFrame) -> str:
-    """What Faro misses with less knowledge, beside Faro."""
+def ablation_table(runs: pd.DataFrame) -> str:
+    """What variants of Faro miss, beside Faro."""
     of_all = shares(runs, ["capacity_cores"])
     rows = []
     for capacity, part in reversed(list(runs.groupby("capacity_cores"))):
         rows.append((capacity, LEADER, f"{of_all.loc[capacity, LEADER]:.1%}", ""))
-        for name in LESS_INFORMED:
+        for name in VARIANTS:
             missed = f"{of_all.loc[capacity, name]:.1%}"
             rows.append((capacity, name, missed, against(part, name)))
     heads = ["replicas", "policy", "missed", "Faro - this policy (95 %)"]
     return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
 
 
+def bounds_table(runs: pd.DataFrame) -> str:
+    """Faro, Faro with the truth, the bound, and the target, by size and day."""
+    of_days = shares(runs, ["capacity_cores", "day"]).sort_index(ascending=[False, True])
+    rows = []
+    for (capacity, day), row in of_days.iterrows():
+        best = row[list(LLM_RIVALS)].min()
+        shown = row[BOUND], row[CLAIRVOYANT], row[LEADER], TARGET * best, best
+        rows.append((capacity, day, *(f"{share:.1%}" for share in shown)))
+    heads = ["replicas", "day", BOUND, CLAIRVOYANT, LEADER, "target", "best rival"]
+    return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
+
+
+def reach(runs: pd.DataFrame) -> str:
+    """On how many days and sizes the target is met, and where the bound is beyond it."""
+    of_days = shares(runs, ["capacity_cores", "day"])
+    target = TARGET * of_days[list(LLM_RIVALS)].min(axis=1)
+    met, beyond = of_days[LEADER] <= target, of_days[BOUND] > target
+    foreseen = of_days[CLAIRVOYANT] <= target
+    sentence = (
+        f"Faro meets the target on {met.sum()} of {len(met)} pairs of day and size, and Faro that "
+        f"knows the coming minutes on {foreseen.sum()}."
+    )
+    if not beyond.any():
+        return f"{sentence} The bound is below the target on all of them."
+    where = [f"day {day} with {capacity} replicas" for capacity, day in of_days.index[beyond]]
+    return f"{sentence} The bound is above the target on {', '.join(where)}."
+
+
 def lengths_table(tried: pd.DataFrame) -> str:
     """What Faro misses on training days with current and with old lengths, settings else chosen."""
     rows = []
+    others = [name for name in FARO[LEADER].settings if name != "lengths_minutes"]
     of_faro = tried[tried["rival"] == LEADER]
     for capacity, part in reversed(list(of_faro.groupby("capacity_cores"))):
         chosen = part[part["chosen"]].iloc[0]
-        alike = (part[["reactive", "interval_s"]] == chosen[["reactive", "interval_s"]]).all(axis=1)
-        missed = part[alike].set_index("lengths_minutes")["missed"].sort_index(ascending=False)
-        rows.append((capacity, *(f"{value:.1%}" for value in missed)))
+        alike = (part[others] == chosen[others]).all(axis=1)
+        missed = part[alike].set_index("lengths_minutes")["missed"]
+        shown = (f"{missed[minutes]:.1%}" for minutes in (15, 0))
+        rows.append((capacity, *shown))
     heads = ["replicas", "lengths of the last 15 minutes", "lengths of days 1 to 8"]
     return markdown_table(heads, rows, right=heads)
 
@@ -373,7 +407,9 @@ TABLES = {
     "ample": ("ample", ample_table),
     "missed": ("compare", missed_table),
     "differences": ("compare", difference_table),
-    "less informed": ("less-informed", less_informed_table),
+    "ablation": ("ablation", ablation_table),
+    "bounds": ("bounds", bounds_table),
+    "reach": ("bounds", reach),
     "sizes": ("tuning", sizes_table),
     "lengths": ("tuning", lengths_table),
     "settings": ("tuning", tuning_table),

@@ -63,6 +63,27 @@ class Goodput(LatencyModel):
             return self.weight[job.name] * rate_rps * share
         return 1 - np.minimum(1.0, rate_rps * MINUTE_S) * (1 - share)
 
+    def with_drops(self) -> "Goodput":
+        """The goodput if requests beyond the `best_load` are dropped on arrival."""
+        load = np.array(UTILISATIONS)[:, None]
+        best = {
+            name: np.maximum.accumulate(load * share, axis=0) / load
+            for name, share in self.share.items()
+        }
+        return replace(self, share=best)
+
+    def best_load(self, replicas: np.ndarray) -> np.ndarray:
+        """The load (jobs,), in replicas, with the most requests that meet the SLO.
+
+        `replicas` are (jobs,), in the order of `share`.
+        """
+        load = np.array(UTILISATIONS)[:, None]
+        best = []
+        for share, count in zip(self.share.values(), replicas):
+            by_count = load[(load * share).argmax(axis=0), 0]
+            best.append(count * np.interp(count, REPLICAS, by_count))
+        return np.array(best)
+
 
 @dataclass(frozen=True, slots=True)
 class GoodputByLengths:

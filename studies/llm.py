@@ -45,6 +45,16 @@ AMPLE = 8  # replicas of each service
 NEAR = 0.03  # a share of requests that a size must reach may differ by this
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=50)
 REQUESTS, PROMPT_TOKENS, OUTPUT_TOKENS = range(3)
+# By the name in `Known.forecasters`, what is predicted, and the forecaster.
+FORECASTS = {
+    "load": ("load", "auto"),
+    "load, persistence": ("load", "persistence"),
+    "load, kalman": ("load", "structural"),
+    "auto": ("requests", "auto"),
+    "ar": ("requests", "ar"),
+    "persistence": ("requests", "persistence"),
+    "kalman": ("requests", "structural"),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,27 +165,23 @@ def blocks(
 ) -> Iterator[Block]:
     """The blocks of a day, with forecasters fitted to the FORECAST_DAYS before it."""
     days = slice(day - 1 - FORECAST_DAYS, day - 1)
-    before = {"requests": services.requests[days], "load": services.load[days]}
+    counts = {"requests": services.requests, "load": services.load}
     traces = {
-        name: Traces(services.jobs, np.rint(counts)[:, None], 0 * counts[:1])
-        for name, counts in before.items()
+        name: Traces(services.jobs, np.rint(of_days[days])[:, None], 0 * of_days[:1])
+        for name, of_days in counts.items()
     }
     fitted = {
-        "load": forecast.fit("auto", traces["load"]),
-        "ar": forecast.fit("ar", traces["requests"]),
-        "persistence": forecast.fit("persistence", traces["requests"]),
-        "kalman": forecast.fit("structural", traces["requests"]),
+        name: forecast.fit(method, traces[series]) for name, (series, method) in FORECASTS.items()
     }
     of_day = [requests_of(services.clients, job, day) for job in range(len(services.jobs))]
     for start in starts:
-        forecasters = {}
-        for name, forecaster in fitted.items():
-            counts = services.load if name == "load" else services.requests
-            at_start = forecaster.start(start - HISTORY)
-            for minute in range(start - HISTORY, start):
-                at_start = at_start.update(counts[day - 1, :, minute])
-            forecasters[name] = remembered(at_start)
-        known = Known(services.jobs, table, forecasters)
+        known_until = slice(start - HISTORY, start)
+        # At its start, a policy tells its forecaster the minutes before the block.
+        forecasters = {name: remembered(one.start(start - HISTORY)) for name, one in fitted.items()}
+        before = {
+            name: counts[series][day - 1, :, known_until] for name, (series, _) in FORECASTS.items()
+        }
+        known = Known(services.jobs, table, forecasters, before)
         workload, draws = _drawn(services, of_day, start, seed)
         load = services.load[day - 1, :, start : start + BLOCK]
         yield Block(day, start, workload, draws, load, known)
@@ -299,11 +305,13 @@ def _limited_per_token(job: Job) -> Job:
     return replace(job, slo_s=PER_TOKEN_S, replica=replica)
 
 
-def sizes_near(tried: pd.DataFrame, met: Sequence[float]) -> list[int]:
+def sizes_near(tried: pd.DataFrame, met: Sequence[float], least: int = 0) -> list[int]:
     """For each share of `met`, the size at which the best rival's share is nearest to it.
 
-    Empty if the nearest share of any differs by more than NEAR.
+    Sizes are at least `least`. Empty if the nearest share of any differs by more than NEAR.
     """
-    best = 1 - tried.groupby("capacity_cores")["missed"].min()
+    large = tried[tried["capacity_cores"] >= least]
+    best = 1 - large.groupby("capacity_cores")["missed"].min()
     far = [(best - share).abs() for share in met]
-    return [int(one.idxmin()) for one in far] if all(one.min() <= NEAR for one in far) else []
+    near = all((one <= NEAR).any() for one in far)
+    return [int(one.idxmin()) for one in far] if near else []

@@ -5,6 +5,7 @@ Each `Rival` is made from what is `Known` at the start of a block.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -88,6 +89,7 @@ class Informed(Assuming):
 
     goodput: GoodputByLengths
     lengths_minutes: int
+    with_drops: bool = False  # whether plans rely on drops (`Dropping`)
 
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         assert isinstance(observation, EngineObservation)
@@ -102,13 +104,47 @@ class Informed(Assuming):
 
     def latency_model(self, observation: EngineObservation) -> Goodput:
         """Goodput at the current lengths."""
-        requests = observation.arrivals_per_min
-        tokens = mean_tokens(observation.tokens_per_min, requests, self.lengths_minutes)
-        goodput = self.goodput.at(tokens)
+        goodput = goodput_now(self.goodput, observation, self.lengths_minutes)
+        if self.with_drops:
+            goodput = goodput.with_drops()
         if not observation.minute:
             return goodput
         weight = requests_per_load(observation)
         return replace(goodput, weight=dict(zip(goodput.share, weight.tolist())))
+
+
+@dataclass(frozen=True, slots=True)
+class Dropping(Assuming):
+    """A policy whose requests beyond the load with the most goodput are dropped on arrival."""
+
+    goodput: GoodputByLengths
+    lengths_minutes: int
+
+    def decide(self, state: Any, observation: Observation) -> tuple[Any, Plan]:
+        assert isinstance(observation, EngineObservation)
+        state, plan = self.policy.decide(state, observation)
+        if not observation.minute:
+            return state, plan
+        goodput = goodput_now(self.goodput, observation, self.lengths_minutes)
+        load = load_of_last_minute(observation) * arrays_of(self.jobs).busy_s
+        best = goodput.best_load(observation.running)
+        return state, replace(plan, drop=np.clip(1 - best / np.maximum(load, TOLERANCE), 0.0, 1.0))
+
+
+def goodput_now(
+    goodput: GoodputByLengths, observation: EngineObservation, lengths_minutes: int
+) -> Goodput:
+    """Goodput at the mean lengths of the last `lengths_minutes`."""
+    requests = observation.arrivals_per_min
+    return goodput.at(mean_tokens(observation.tokens_per_min, requests, lengths_minutes))
+
+
+def load_of_last_minute(observation: EngineObservation) -> np.ndarray:
+    """Load per s (jobs,) of about the last 60 s, which are parts of two minutes."""
+    elapsed = observation.now_s / MINUTE_S - observation.minute
+    counted = observation.arrivals_now
+    now = 0.0 if counted is None else counted * per_request(observation, 5)
+    return (now + (1 - elapsed) * observation.load_per_min[:, -1]) / MINUTE_S
 
 
 def requests_per_load(observation: EngineObservation) -> np.ndarray:
@@ -126,8 +162,10 @@ class Known:
 
     jobs: tuple[Job, ...]
     goodput: GoodputByLengths
-    # By name, forecasters at the block's start.
+    # By name, forecasters at the first minute of `before`.
     forecasters: Mapping[str, Forecaster]
+    # By the same names, their counts per minute until the block's start, (jobs, minutes).
+    before: Mapping[str, np.ndarray]
 
 
 def waiting(known: Known, **options: Any) -> Policy:
@@ -147,55 +185,90 @@ def ray_serve(known: Known, **options: Any) -> Policy:
 
 
 def dynamo(known: Known, load: float, interval_s: float, predictor: float) -> Policy:
-    forecaster = known.forecasters[PREDICTORS[int(predictor)]]
-    return DynamoPlanner(forecaster=forecaster, load=load, interval_s=interval_s)
+    return planner(known, PREDICTORS[int(predictor)], load=load, interval_s=interval_s)
 
 
-def faro(known: Known, lengths_minutes: float, reactive: float, **options: Any) -> Policy:
-    """Faro-Sum for goodput, on forecasts of the load."""
+def planner(known: Known, forecaster: str, **options: Any) -> Policy:
+    """Dynamo's planner with the forecaster of this name."""
+    before = known.before[forecaster]
+    return DynamoPlanner(forecaster=known.forecasters[forecaster], before=before, **options)
+
+
+def faro(
+    known: Known,
+    lengths_minutes: float,
+    horizon_minutes: float,
+    bursts: float,
+    forecaster: str = "load",
+    with_drops: bool = False,
+    **options: Any,
+) -> Informed:
+    """Faro-Sum for goodput, on forecasts of the load by the forecaster of this name."""
     jobs = known.jobs
-    assumed = known.goodput.at(np.full((2, len(jobs)), np.nan))
-    context = PolicyContext(jobs, known.forecasters["load"], latency_model=assumed)
-    policy = tuned(context, reactive=bool(reactive), **options)
-    return Informed(policy, jobs, "Faro-Sum", known.goodput, int(lengths_minutes))
+    goodput = known.goodput if bursts else known.goodput.at_random()
+    assumed = goodput.at(np.full((2, len(jobs)), np.nan))
+    context = PolicyContext(jobs, known.forecasters[forecaster], latency_model=assumed)
+    horizon = int(horizon_minutes)
+    policy = tuned(context, before=known.before[forecaster], horizon_minutes=horizon, **options)
+    return Informed(policy, jobs, "Faro-Sum", goodput, int(lengths_minutes), with_drops)
 
 
-def faro_at_random(known: Known, **options: Any) -> Policy:
-    """Faro-Sum with goodput measured at random arrivals."""
-    return faro(replace(known, goodput=known.goodput.at_random()), **options)
+def faro_assuming(known: Known, assumed: float, bursts: float, **options: Any) -> Policy:
+    """Faro-Sum with the value `assumed` of its setting `bursts`."""
+    return faro(known, bursts=assumed, **options)
 
 
+def faro_with_drops(known: Known, **options: Any) -> Policy:
+    """Faro-Sum whose plans and requests have drops."""
+    return dropping(known, faro(known, with_drops=True, **options))
+
+
+def dynamo_with_drops(known: Known, **options: Any) -> Policy:
+    """Dynamo's planner with the drops that Faro's tables ask for."""
+    return dropping(known, dynamo(known, **options))
+
+
+def dropping(known: Known, policy: Policy) -> Policy:
+    return Dropping(policy, known.jobs, policy.name, known.goodput, DROP_LENGTHS_MINUTES)
+
+
+def dynamo_on_mixture(known: Known, predictor: float, **options: Any) -> Policy:
+    """Dynamo's planner with the kind of forecaster that Faro has."""
+    return planner(known, "auto", **options)
+
+
+DROP_LENGTHS_MINUTES = 15
 PREDICTORS = ("persistence", "kalman", "ar")
 STABILISATION_S = (60.0, 300.0, 900.0)
 LLM_RIVALS: dict[str, Rival] = {
     "KEDA, waiting requests": Rival(
         waiting,
-        {"goal": (0.1, 0.2, 0.5, 1.0, 2.0), "stabilisation_s": STABILISATION_S},
-        {"goal": 0.5, "stabilisation_s": 300.0},
+        {"goal": (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0), "stabilisation_s": STABILISATION_S},
+        {"goal": 2.0, "stabilisation_s": 300.0},
     ),
     "HPA, KV cache": Rival(
         cache,
-        {"goal": (0.001, 0.0025, 0.005, 0.01, 0.02), "stabilisation_s": STABILISATION_S},
-        {"goal": 0.005, "stabilisation_s": 300.0},
+        {"goal": (0.005, 0.01, 0.02, 0.03, 0.05, 0.08), "stabilisation_s": STABILISATION_S},
+        {"goal": 0.02, "stabilisation_s": 300.0},
     ),
     "HPA, GPU use": Rival(
         gpus,
-        {"goal": (0.2, 0.35, 0.5, 0.65, 0.8), "stabilisation_s": STABILISATION_S},
-        {"goal": 0.8, "stabilisation_s": 300.0},
+        {"goal": (0.1, 0.2, 0.35, 0.5, 0.65, 0.8), "stabilisation_s": STABILISATION_S},
+        {"goal": 0.35, "stabilisation_s": 300.0},
     ),
     "Ray Serve": Rival(
         ray_serve,
         {
-            "ongoing": (0.5, 1.0, 2.0, 4.0, 8.0),
+            "ongoing": (2.0, 4.0, 8.0, 12.0, 16.0, 32.0),
             "down_after_s": (60.0, 300.0, 600.0),
             "up_after_s": (0.0, 10.0, 30.0),
         },
-        {"ongoing": 2.0, "down_after_s": 600.0, "up_after_s": 30.0},
+        {"ongoing": 8.0, "down_after_s": 300.0, "up_after_s": 30.0},
     ),
     "Dynamo planner": Rival(
         dynamo,
         {
-            "load": (0.1, 0.2, 0.3, 0.45, 0.65),
+            "load": (0.1, 0.2, 0.25, 0.3, 0.37, 0.45, 0.55, 0.65),
             "interval_s": (60.0, 180.0),
             "predictor": (0.0, 1.0, 2.0),
         },
@@ -207,13 +280,37 @@ FARO: dict[str, Rival] = {
         faro,
         {
             "lengths_minutes": (0.0, 15.0),
-            "reactive": (0.0, 1.0),
+            "horizon_minutes": (3.0, 5.0, 7.0),
+            "switching_cost": (0.0, 0.01, 0.03, 0.1),
             "interval_s": (30.0, 60.0),
+            "bursts": (0.0, 1.0),
         },
-        {"lengths_minutes": 15.0, "reactive": 1.0, "interval_s": 60.0},
+        {
+            "lengths_minutes": 15.0,
+            "horizon_minutes": 7.0,
+            "switching_cost": 0.01,
+            "interval_s": 60.0,
+            "bursts": 1.0,
+        },
     ),
 }
-# Faro with less knowledge, and the settings of Faro.
-LESS_INFORMED: dict[str, Rival] = {
-    "Faro-Sum, arrivals at random": replace(FARO["Faro-Sum"], make=faro_at_random),
+# Policies with more or less of Faro, and the settings of the policy that begins their name.
+VARIANTS: dict[str, Rival] = {
+    "Faro-Sum, arrivals at random": replace(
+        FARO["Faro-Sum"], make=partial(faro_assuming, assumed=0.0)
+    ),
+    "Faro-Sum, bursts of days 1 to 8": replace(
+        FARO["Faro-Sum"], make=partial(faro_assuming, assumed=1.0)
+    ),
+    "Faro-Sum, forecast by persistence": replace(
+        FARO["Faro-Sum"], make=partial(faro, forecaster="load, persistence")
+    ),
+    "Faro-Sum, forecast by Kalman filter": replace(
+        FARO["Faro-Sum"], make=partial(faro, forecaster="load, kalman")
+    ),
+    "Faro-Sum, with drops": replace(FARO["Faro-Sum"], make=faro_with_drops),
+    "Dynamo planner, Faro's drops": replace(LLM_RIVALS["Dynamo planner"], make=dynamo_with_drops),
+    "Dynamo planner, Faro's forecaster": replace(
+        LLM_RIVALS["Dynamo planner"], make=dynamo_on_mixture
+    ),
 }

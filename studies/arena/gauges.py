@@ -36,14 +36,19 @@ def dynamo(context: PolicyContext, load: float, interval_s: float, predictor: fl
 
 
 def _offered(rival: str, make: Callable[..., Policy], **settings: Sequence[float]) -> Rival:
-    """A rival of docs/llm.md, with more values for some settings."""
+    """A rival of docs/llm.md, with other values for some settings."""
     known = LLM_RIVALS[rival]
     return Rival(make, {**known.settings, **settings}, known.start)
 
 
 LONG_S = (60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 TUNABLE: dict[str, Rival] = {
-    "KEDA-waiting": _offered("KEDA, waiting requests", keda_waiting, stabilisation_s=LONG_S),
+    "KEDA-waiting": _offered(
+        "KEDA, waiting requests",
+        keda_waiting,
+        goal=(0.1, 0.2, 0.5, 1.0, 2.0),
+        stabilisation_s=LONG_S,
+    ),
     "HPA-cache": _offered(
         "HPA, KV cache",
         hpa_cache,
@@ -56,5 +61,5 @@ TUNABLE: dict[str, Rival] = {
         ongoing=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
         down_after_s=LONG_S,
     ),
-    "Dynamo": _offered("Dynamo planner", dynamo),
+    "Dynamo": _offered("Dynamo planner", dynamo, load=(0.1, 0.2, 0.3, 0.45, 0.65)),
 }

@@ -15,9 +15,31 @@ from faro_lib.workload.replicas import replica_of
 from studies import goodput
 from studies.engines import EngineObservation, cache_tokens, simulate_engines
 from studies.goodput import REPLICAS, UTILISATIONS, Goodput, GoodputByLengths, mean_tokens
-from studies.llm import LIVE, Services, sizes_near
+from studies.llm import (
+    BLOCK,
+    LIVE,
+    WARM_UP,
+    Block,
+    Services,
+    blocks,
+    latency_table,
+    services_of,
+    sizes_near,
+)
+from studies.llm_bounds import Foreseen, fewest_missed
 from studies.llm_load import LONG_MEAN, RECENT_MEAN, SERIES, load_scores
-from studies.llm_rivals import DynamoPlanner, GaugeHPA, Informed, per_request
+from studies.llm_rivals import (
+    Dropping,
+    DynamoPlanner,
+    GaugeHPA,
+    Informed,
+    Known,
+    faro,
+    load_of_last_minute,
+    per_request,
+    planner,
+)
+from studies.llm_stage import few_clients
 
 REPLICA = replica_of(
     {
@@ -169,6 +191,59 @@ def test_faro_is_told_the_load_and_the_lengths_and_counts_requests(seen):
     assert model.weight == pytest.approx({"a": 4.0, "b": 10.0})
 
 
+def test_faro_without_bursts_has_tables_of_random_arrivals():
+    class WithBursts(TokensAsGoodput):
+        random = TokensAsGoodput()
+
+        def at_random(self):
+            return self.random
+
+    forecaster = Foreseen(jobs=("a", "b"), future=np.ones((2, 1)))
+    known = Known(JOBS, WithBursts(), {"load": forecaster}, {"load": np.empty((2, 0))})
+    settings = {"lengths_minutes": 15.0, "horizon_minutes": 5.0}
+    assert faro(known, bursts=1.0, **settings).goodput is known.goodput
+    assert faro(known, bursts=0.0, **settings).goodput is WithBursts.random
+    assert faro(known, bursts=0.0, **settings).policy.horizon_minutes == 5
+
+
+class HalfIsBest:
+    """Stands for `GoodputByLengths`: half of the load of a full replica has the most goodput."""
+
+    def at(self, tokens):
+        share = np.where(np.array(UTILISATIONS) <= 0.5, 1.0, 0.0)
+        return Goodput(dict.fromkeys("ab", np.repeat(share[:, None], len(REPLICAS), axis=1)))
+
+
+def test_requests_beyond_the_load_with_the_most_goodput_are_dropped(seen):
+    policy = Dropping(Told(), JOBS, "Faro-Sum", HalfIsBest(), 1)
+    state = LoopState(JOBS, None, np.zeros(2), np.zeros(2))
+    per_min = 60 / JOBS[0].busy_s  # what a full replica serves
+    now = observation(
+        seen,
+        now_s=60.0,
+        minute=1,
+        running=np.array([2, 2]),
+        arrivals_per_min=np.array([[per_min], [per_min]]),
+        load_per_min=np.array([[4 * per_min], [0.5 * per_min]]),
+        tokens_per_min=np.ones((2, 2, 1)),
+        arrivals_now=np.zeros(2),
+    )
+    _, plan = policy.decide(state, now)
+    assert plan.drop == pytest.approx([0.75, 0.0])
+
+
+def test_the_load_of_the_last_minute_has_parts_of_two_minutes(seen):
+    now = observation(
+        seen,
+        now_s=75.0,
+        minute=1,
+        arrivals_per_min=np.array([[60.0], [60.0]]),
+        load_per_min=np.array([[120.0], [60.0]]),
+        arrivals_now=np.array([15.0, 0.0]),
+    )
+    assert load_of_last_minute(now).tolist() == [2.0, 0.75]
+
+
 def test_mean_lengths_are_those_of_the_last_minutes_and_unknown_without_requests():
     tokens = np.array([[[90.0, 10.0, 20.0], [5.0, 0.0, 0.0]], [[9.0, 1.0, 2.0], [5.0, 0.0, 0.0]]])
     requests = np.array([[1.0, 1.0, 2.0], [1.0, 0.0, 0.0]])
@@ -202,6 +277,16 @@ def test_goodput_is_interpolated_between_loads_and_replicas():
     with_requests = min(1.0, 60 * rates_rps)
     found = Goodput({"a": share}).expected_utility(JOBS[0], rates_rps, 5, "relaxed")
     assert found == pytest.approx(1 - with_requests * (1 - (0.5 - 0.065 + 0.05)))
+
+
+def test_with_drops_no_load_has_less_goodput_than_a_smaller_one():
+    load = np.array(UTILISATIONS)[:, None]
+    # All requests meet the SLO up to a load of 0.5 per replica, and none beyond it.
+    share = np.repeat(np.where(load <= 0.5, 1.0, 0.0), len(REPLICAS), axis=1)
+    cliff = Goodput({"a": share})
+    np.testing.assert_allclose(cliff.with_drops().share["a"], np.minimum(1, 0.5 / load) + 0 * share)
+    assert cliff.best_load(np.array([3])).tolist() == [1.5]
+    assert cliff.with_drops().best_load(np.array([3])).tolist() == [1.5]
 
 
 @pytest.fixture
@@ -262,6 +347,48 @@ def test_a_size_is_that_at_which_the_best_rival_is_nearest_to_the_share():
 
 def test_there_are_no_sizes_if_one_share_is_not_nearly_reached():
     assert sizes_near(tried_at(0.3, 0.13, 0.06), (0.95, 0.85, 0.6)) == []
+
+
+def test_sizes_that_leave_no_choice_are_ignored():
+    assert sizes_near(tried_at(0.42, 0.3, 0.13, 0.06), (0.95, 0.85, 0.6), least=11) == []
+
+
+def test_a_clairvoyant_forecast_is_the_truth():
+    future = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    forecaster = Foreseen(jobs=("a", "b"), future=future)
+    later = forecaster.start().update(future[:, 0]).update(future[:, 1])
+    assert forecaster.sample(2).tolist() == [[[1.0, 2.0]], [[4.0, 5.0]]]
+    assert later.sample(2, 7).tolist() == [[[3.0, 3.0]], [[6.0, 6.0]]]
+
+
+def test_with_the_best_replicas_of_each_minute_no_fewer_requests_can_miss():
+    """Job a has two requests in even minutes and job b in odd ones, and a replica serves one."""
+    one_at_a_time = replace(REPLICA, max_sequences=1, output_tokens=5)
+    jobs = tuple(replace(job, replica=one_at_a_time) for job in JOBS)
+    counts = np.zeros((2, BLOCK), int)
+    counts[0, ::2] = counts[1, 1::2] = 2
+    times = [
+        np.repeat(60.0 * np.flatnonzero(of_job), 2) + np.tile([1.0, 1.1], BLOCK // 2)
+        for of_job in counts
+    ]
+    workload = Workload(jobs, counts, tuple(times))
+    block = Block(11, 600, workload, draw(workload, 1, router=None), counts / 1.0, None)
+    judged_ones = counts[:, WARM_UP:].sum()
+    # With three replicas, one moves between the jobs; with two, every second request waits.
+    assert fewest_missed(block, [2, 3]) == {2: judged_ones / 2, 3: 0}
+
+
+@pytest.mark.slow
+def test_policies_are_told_the_hour_before_a_block():
+    services = services_of(few_clients())
+    (block,) = blocks(services, latency_table(services.jobs), 9, (600,), seed=1)
+    hour = slice(540, 600)
+    np.testing.assert_array_equal(block.known.before["load"], services.load[8, :, hour])
+    np.testing.assert_array_equal(block.known.before["ar"], services.requests[8, :, hour])
+    policy = planner(block.known, "ar", load=0.5)
+    forecaster = policy.start(services.jobs).forecaster
+    assert forecaster.minute_of_day == 600
+    np.testing.assert_array_equal(forecaster.counts[:, -30:], services.requests[8, :, 570:600])
 
 
 @pytest.mark.slow
