@@ -27,17 +27,21 @@ MILLI = 1e3
 
 
 def tokens_of_one(folder: str | Path, since_s: float) -> pd.DataFrame:
-    """The tokens of the engine that served since then, until another engine served, too.
+    """The tokens of the engine with the most of them, in the longest time in which it was alone.
 
-    folder : has a file per engine, as `Engine` writes them. since_s : by `time.perf_counter`.
+    folder : has a file per engine, as `Engine` writes them. since_s : by `time.perf_counter`;
+        earlier tokens do not count.
     """
     engines = [pd.read_csv(path, names=list(TOKEN_COLUMNS)) for path in Path(folder).glob("*.csv")]
     engines = [tokens[tokens["heard_s"] >= since_s] for tokens in engines]
-    served = sorted((one for one in engines if len(one)), key=lambda one: one["heard_s"].min())
-    if not served:
+    tokens = max(engines, key=len, default=pd.DataFrame())
+    if tokens.empty:
         raise ValueError(f"{folder}: no engine has served a token")
-    until_s = min((other["heard_s"].min() for other in served[1:]), default=np.inf)
-    return served[0][served[0]["heard_s"] < until_s]
+    heard_s = tokens["heard_s"]
+    others_s = [one["heard_s"].to_numpy() for one in engines if one is not tokens]
+    edges_s = np.sort(np.concatenate([[since_s, heard_s.max()], *others_s]))
+    longest = np.diff(edges_s).argmax()
+    return tokens[heard_s.between(edges_s[longest], edges_s[longest + 1])]
 
 
 def steps_of(tokens: pd.DataFrame) -> pd.DataFrame:

@@ -102,11 +102,13 @@ def test_the_engine_writes_the_timings_of_each_token_as_it_gives_it(tmp_path):
     assert (steps_of(tokens)["seconds"] > 0).all()
 
 
-def test_tokens_count_until_a_second_engine_serves(tmp_path):
+def test_the_tokens_are_those_of_the_longest_time_without_another_engine(tmp_path):
     row = "0,{},9,20.0,1,0.001\n"
-    (tmp_path / "1.csv").write_text("".join(row.format(s) for s in (1.0, 5.0, 7.0, 9.0)))
-    (tmp_path / "2.csv").write_text("".join(row.format(s) for s in (2.0, 8.0)))
+    (tmp_path / "1.csv").write_text("".join(row.format(s) for s in (1.0, 3.5, 5.0, 7.0, 9.0)))
+    (tmp_path / "2.csv").write_text("".join(row.format(s) for s in (2.0, 4.0, 8.0)))
+    (tmp_path / "3.csv").touch()
     assert tokens_of_one(tmp_path, 3.0)["heard_s"].tolist() == [5.0, 7.0]
+    assert tokens_of_one(tmp_path, 8.5)["heard_s"].tolist() == [9.0]
     with pytest.raises(ValueError, match="no engine has served a token"):
         tokens_of_one(tmp_path, 10.0)
 
