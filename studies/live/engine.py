@@ -8,7 +8,9 @@ Its model has random weights (`random_model`) and is written when it is first ne
 """
 
 import asyncio
+import itertools
 import json
+import os
 import tempfile
 import threading
 import time
@@ -16,7 +18,7 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 512  # in the engine, served or waiting for a slot
 TIMINGS = "timings: "  # begins the last part of an answer to a request that asks for timings
+# Of llama.cpp's timings of a token: prompt tokens and milliseconds, and tokens and milliseconds of
+# the output so far.
+TIMINGS_OF_TOKEN = ("prompt_n", "prompt_ms", "predicted_n", "predicted_ms")
+TOKEN_COLUMNS = ("request", "heard_s", *TIMINGS_OF_TOKEN)
 BATCH_TOKENS = 2048  # most prompt tokens in an iteration, llama.cpp's default n_batch
 
 
@@ -60,6 +66,7 @@ class Engine:
         answer is what llama.cpp measured. With "seed": 3, the draws begin again with this seed.
     slots : sequences at the same time (max_sequences).
     size : fields of `random_model.Size`.
+    record : folder for a file per engine with a row of TOKEN_COLUMNS for every token; None = none.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class Engine:
         slots: int = 8,
         size: Mapping[str, int] | None = None,
         seed: int = 0,
+        record: str | None = None,
     ):
         check_engine()
         import xllamacpp
@@ -76,11 +84,19 @@ class Engine:
         self._kind = Continuous(1.0, 0.0, 0.0, slots, **dict(lengths))
         self._rng = np.random.default_rng(seed)
         self._threads = ThreadPoolExecutor(MAX_REQUESTS)
+        self._requests = itertools.count()
+        self._record: TextIO | None = None
+        if record:
+            path = Path(record) / f"{os.getpid()}.csv"
+            self._record = path.open("w", buffering=1)  # a line at a time
         settings = xllamacpp.CommonParams()
         settings.model.path = str(model_file(of_model))
         settings.n_parallel = slots
         settings.n_ctx = slots * of_model.context
         settings.n_batch = BATCH_TOKENS
+        # One cache for all slots: otherwise llama.cpp computes slots that are not neighbours apart,
+        # and a step of two sequences takes as long as two steps.
+        settings.kv_unified = True
         settings.cpuparams.n_threads = 1
         settings.cpuparams_batch.n_threads = 1
         settings.cache_ram_mib = 0  # prompts are not kept
@@ -107,15 +123,21 @@ class Engine:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Any] = asyncio.Queue()
         left = threading.Event()  # the client has gone
+        number = next(self._requests)
 
         def hear(event: Any) -> bool:
-            """Called in the engine's thread with each event; True ends the generation."""
+            """Called in a thread of this request with each event; True ends the generation."""
+            if self._record and event and "timings" in event:
+                of_token = [event["timings"][name] for name in TIMINGS_OF_TOKEN]
+                row = number, time.perf_counter(), *of_token
+                self._record.write(",".join(map(str, row)) + "\n")
             loop.call_soon_threadsafe(events.put_nowait, event)
             return left.is_set()
 
         def complete() -> None:
             try:
-                self._server.handle_completions(_completion(prompt, output), hear)
+                asked = _completion(prompt, output) | {"timings_per_token": bool(self._record)}
+                self._server.handle_completions(asked, hear)
                 hear(None)
             except Exception as error:
                 hear(error)
@@ -129,7 +151,7 @@ class Engine:
                     raise RuntimeError(f"the engine answers {str(event)[:200]}")
                 if text := event["choices"][0]["text"]:
                     yield text
-                if timings and "timings" in event:
+                if timings and event["choices"][0]["finish_reason"]:
                     yield TIMINGS + json.dumps(event["timings"] | {"load_s": self.load_s})
         finally:
             left.set()

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from faro_ops.rayserve.profile import profile_job
 from faro_ops.rayserve.spec import ServeSpec, serve_specs
 from studies.frames import write_csv
 from studies.live.engine import BATCH_TOKENS, TIMINGS, check_engine
+from studies.live.engine_steps import in_service, of_steps, steps_of, tokens_of_one
 from studies.live.generator import Generator
 from studies.live.machine import BackgroundLoad
 
@@ -57,8 +59,11 @@ REPEATS = 3
 QUANTITIES = ("first_token", "per_token", "end_to_end")  # values of `slo_on`
 
 
-def chat() -> tuple[Job, ServeSpec]:
-    """The service. Its step and prompt times are a guess, which the profile replaces."""
+def chat(record: str | None = None) -> tuple[Job, ServeSpec]:
+    """The service. Its step and prompt times are a guess, which the profile replaces.
+
+    record : folder for llama.cpp's timings of every token.
+    """
     guess = Continuous(
         *(0.005, 0.003, 0.002, SLOTS),
         max_tokens=BATCH_TOKENS,
@@ -69,7 +74,7 @@ def chat() -> tuple[Job, ServeSpec]:
     job = Job("chat", slo_s=1.0, quantile=QUANTILE, replica=guess, model="own", service_time_s=0.2)
     model = {
         "import_path": "studies.live.engine:Engine",
-        "args": {"lengths": LENGTHS, "slots": SLOTS, "size": SIZE},
+        "args": {"lengths": LENGTHS, "slots": SLOTS, "size": SIZE, "record": record},
         "max_ongoing_requests": LIMIT,
         "concurrency": LIMIT,
     }
@@ -115,7 +120,7 @@ def own_timings(url: str) -> pd.DataFrame:
 
 
 def of_profile(replica: Continuous, own: pd.DataFrame) -> np.ndarray:
-    """The times that the profile predicts for the rows of `own_timings`, in seconds."""
+    """The times that a replica predicts for the rows of `own_timings`, in seconds."""
     return np.array(
         [
             replica.decode_s(of)
@@ -123,28 +128,6 @@ def of_profile(replica: Continuous, own: pd.DataFrame) -> np.ndarray:
             else replica.decode_s(1) + replica.prefill_s(of)
             for quantity, of in zip(own["quantity"], own["of"])
         ]
-    )
-
-
-def of_own(own: pd.DataFrame, guess: Continuous) -> Continuous:
-    """A replica with llama.cpp's own times: steps as measured, prompts by a line.
-
-    guess : has the other parameters. A step of more sequences counts as at least as long as one of
-        fewer; between the measured numbers, times are interpolated.
-    """
-    steps, prompts = (own[own["quantity"] == one] for one in ("step", "prompt"))
-    at = steps["of"].to_numpy(float)
-    step_s = np.maximum.accumulate(steps["seconds"].to_numpy())
-    slopes_s = np.diff(step_s) / np.diff(at)
-    gamma_s, _ = np.polyfit(prompts["of"], prompts["seconds"], 1)
-    return replace(
-        guess,
-        alpha_s=float(step_s[0] - slopes_s[0] * at[0]),
-        beta_s=float(slopes_s[0]),
-        beta_knees=tuple(zip(at[1:-1].tolist(), np.diff(slopes_s).tolist())),
-        gamma_s=float(gamma_s),
-        gamma_knees=(),
-        max_sequences=int(at[-1]),
     )
 
 
@@ -227,12 +210,19 @@ def slowed(replica: Continuous, factor: float) -> Continuous:
 # --- trials ---------------------------------------------------------------------------------------
 
 
-def profiled(endpoint: Endpoint, job: Job, spec: ServeSpec, seconds: float) -> dict[str, Any]:
-    """What `faro profile` measures of the running service, and llama.cpp's timings around it."""
+def profiled(
+    endpoint: Endpoint, job: Job, spec: ServeSpec, record: str, seconds: float
+) -> dict[str, Any]:
+    """What `faro profile` measures of the running service, and llama.cpp's timings.
+
+    `own` are those of an idle service before and after it, `steps` those of one replica in service
+    during the profile, from the folder `record`.
+    """
     url = endpoint.http.address + spec.route
     before = own_timings(url)
     with BackgroundLoad(endpoint.pids) as load:
         single = profile_job(endpoint.ray, endpoint.http, job.name, spec, 50)
+        began_s = time.perf_counter()
         _, calibration = measure_kind(endpoint.ray, endpoint.http, job, spec, single, seconds)
     after = own_timings(url)
     print("\n".join(calibration.lines()), flush=True)
@@ -244,6 +234,7 @@ def profiled(endpoint: Endpoint, job: Job, spec: ServeSpec, seconds: float) -> d
         "capacity_rps": float(calibration.capacity_rps[1]),
         "cold_start_s": single.cold_start_s,
         "own": own,
+        "steps": steps_of(tokens_of_one(record, began_s)),
         "drift": slower(after, before),
         "other_cpu": load.processors,
     }
@@ -262,7 +253,7 @@ def at_load(
     """One load, live and simulated by three twins.
 
     They have the profile as it is, the profile as fast as the engine is now, and llama.cpp's own
-    times, as fast as the engine is now.
+    steps in service, as fast as the engine is now.
     """
     url = endpoint.http.address + spec.route
     rate_rps = share * found["capacity_rps"]
@@ -280,7 +271,7 @@ def at_load(
     replicas = {
         "twin": service.replica,
         "paired": slowed(service.replica, factor),
-        "own": slowed(of_own(found["own"], service.replica), factor),
+        "own": slowed(of_steps(found["steps"], TOGETHER, service.replica), factor),
     }
     for name, replica in replicas.items():
         of_twin = replace(job, replica=replica)
@@ -299,26 +290,33 @@ def write(out: Path, found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     profile |= {"load_s": float(own["load_s"].iloc[0]), "overhead_s": service.overhead_s}
     profile |= {"replica": mapping_of(service.replica)}
     (out / "profile.json").write_text(json.dumps(profile, indent=1) + "\n")
-    timings = own[["quantity", "of", "seconds"]].assign(profile=of_profile(service.replica, own))
+    idle = own[["quantity", "of", "seconds"]].rename(columns={"seconds": "idle"})
+    compared = in_service(found["steps"], service.replica, TOGETHER, PROMPTS)
+    timings = compared.merge(idle, on=["quantity", "of"])
     write_csv(timings.round(6), out / "own-timings.csv")
     write_csv(pd.DataFrame(rows).round(5), out / "twins.csv")
+    write_csv(found["steps"].round(6), out / "steps.csv.gz")
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=1, help="runs per load")
     parser.add_argument("--seconds", type=float, default=150.0, help="length of a run")
+    parser.add_argument(
+        "--profile-seconds", type=float, default=20.0, help="length of each rate of the profile"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(words)
     try:
         check_engine()
     except ValueError as error:
         parser.error(str(error))
-    job, spec = chat()
+    record = tempfile.mkdtemp(prefix="faro-engine-")
+    job, spec = chat(record)
     # One more replica is started to time a cold start.
     serve = serving("local", (job,), (spec,), [1], 2, start_timeout_s=START_S, report=print)
     with serve as endpoint:
-        found = profiled(endpoint, job, spec, 20.0)
+        found = profiled(endpoint, job, spec, record, given.profile_seconds)
         if not isinstance(found["service"].replica, Continuous):
             raise SystemExit(f"the profile names the kind {found['kind']}, not continuous")
         rows: list[dict[str, Any]] = []

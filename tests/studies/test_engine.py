@@ -25,7 +25,6 @@ from studies.live.engine_trials import (
     chat,
     lengths_of,
     live_measures,
-    of_own,
     of_profile,
     slowed,
     slower,
@@ -152,16 +151,6 @@ def test_a_slowed_replica_takes_longer_for_everything_by_the_same_factor():
     assert slower(own.assign(seconds=slow_s), own.assign(seconds=fast_s)) == pytest.approx(1.5)
     assert fast_s[0] == pytest.approx(0.02 + 2 * 0.003)
     assert fast_s[2] == pytest.approx(0.023 + 0.1)
-
-
-def test_a_replica_with_the_engines_own_times_has_its_steps_and_prompts():
-    steps = [("step", n, s) for n, s in ((1, 0.010), (2, 0.015), (4, 0.022), (8, 0.020))]
-    prompts = [("prompt", p, 0.010 + 0.0012 * p) for p in (10, 40, 160)]
-    own = pd.DataFrame([*steps, *prompts], columns=["quantity", "of", "seconds"])
-    replica = of_own(own, KIND)
-    assert of_profile(replica, own)[:3] == pytest.approx([0.010, 0.015, 0.022])
-    assert replica.decode_s(8) == pytest.approx(0.022), "no step is shorter than one of fewer"
-    assert of_profile(replica, own)[4:] == pytest.approx([s for *_, s in prompts])
 
 
 def test_the_profiled_service_streams_through_all_requests_at_once():
