@@ -136,12 +136,15 @@ def measure_kind(
     profile: Profile,
     seconds: float,
     seed: int = 1,
+    more: int = 1,
 ) -> tuple[Measurements, Calibration]:
-    """Offer increasing rates, and one or two of them with one more replica; fit a replica model.
+    """Offer increasing rates, and one or two of them with more replicas; fit a replica model.
 
     Each rate is offered for at least `seconds`, and for as long as ENOUGH requests take. The
     service time in `profile` determines the first rate. If the replica is `Continuous`, its
     `max_tokens` and its prompt and output lengths are not fitted, because the job gives them.
+
+    more : replicas to add; 0 where replicas slow each other down, which no model here has.
     """
     rng = np.random.default_rng(seed)
     url = http.address + spec.route
@@ -163,12 +166,13 @@ def measure_kind(
     # The SLO is raised, because an SLO per token may be below the time that a request takes.
     slo_s = max(job.slo_s, 2 * profile.service_time_s)
     with more_replicas(ray, spec, 0) as (replicas, _):
-        # Per replica; it keeps the load below MAX_RPS with one more replica and with Poisson peaks.
-        max_rps = 0.9 * MAX_RPS / (replicas + 1)
+        # Per replica; it keeps the load below MAX_RPS with more replicas and with Poisson peaks.
+        max_rps = 0.9 * MAX_RPS / (replicas + more)
         rates = climb(partial(offer, replicas), first_rps, slo_s, max_rps)
-    with more_replicas(ray, spec, 1) as (replicas, _):
-        for rate in to_repeat(rates):
-            offer(replicas, rate)
+    if more:
+        with more_replicas(ray, spec, more) as (replicas, _):
+            for rate in to_repeat(rates):
+                offer(replicas, rate)
     measurements = measurements_of(rows)
     calibration = calibrate(
         measurements,

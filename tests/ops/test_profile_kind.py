@@ -195,7 +195,12 @@ def test_the_picture_has_the_measured_points_and_the_fitted_curves_of_each_repli
 
 
 def offered_to(
-    monkeypatch, job: Job, service_time_s: float, latency_s: float, seconds: float = 20.0
+    monkeypatch,
+    job: Job,
+    service_time_s: float,
+    latency_s: float,
+    seconds: float = 20.0,
+    more: int = 1,
 ):
     """(requests/s, seconds) of each load that `measure_kind` offers to a service.
 
@@ -219,8 +224,19 @@ def offered_to(
     monkeypatch.setattr("faro_ops.rayserve.load_profile.measurements_of", lambda rows: None)
     (spec,) = serve_specs((job,))
     http = SimpleNamespace(address="http://127.0.0.1")
-    measure_kind(None, http, job, spec, Profile(service_time_s, 0.1, 0.001, 200), seconds)
+    profile = Profile(service_time_s, 0.1, 0.001, 200)
+    measure_kind(None, http, job, spec, profile, seconds, more=more)
     return offered
+
+
+def test_a_rate_per_replica_is_repeated_with_one_more_unless_replicas_disturb_each_other(
+    monkeypatch,
+):
+    alone, repeated = (
+        offered_to(monkeypatch, Job("a"), 0.1, latency_s=99.0, more=more) for more in (0, 1)
+    )
+    ((rate_rps, _),) = alone
+    assert [rate for rate, _ in repeated] == [rate_rps, 2 * rate_rps]
 
 
 @pytest.mark.parametrize("service_time_s", [0.0001, 0.001])
