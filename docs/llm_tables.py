@@ -149,7 +149,7 @@ def ablation_table(runs: pd.DataFrame) -> str:
 
 
 def allowed(runs: pd.DataFrame) -> pd.DataFrame:
-    """`runs` in which a policy drops requests at the sizes at which that helped on training days."""
+    """`runs` in which a policy drops requests at sizes at which that helped on training days."""
     chosen = table("tuning")
     chosen = chosen[chosen["chosen"] & (chosen["rates"] == rates_of(chosen))]
     without = chosen.set_index(["capacity_cores", "rival"])["missed"]
@@ -217,8 +217,8 @@ def drops_finding(runs: pd.DataFrame) -> str:
     fewer = (found["Faro"] < found["dropping"]).sum()
     return (
         f"If Faro may drop requests, it meets the target on {documented} of {len(found)} pairs of "
-        f"day and size against rivals as documented, and on {dropping} against rivals that may drop "
-        f"by Faro's tables. Of these, it misses fewer requests than the best on {fewer}."
+        f"day and size against rivals as documented, and on {dropping} against rivals that may "
+        f"drop by Faro's tables. It misses fewer requests than the best of the latter on {fewer}."
     )
 
 
