@@ -2,16 +2,17 @@
 
     python benchmarks/llm.py [--servegen data/raw/servegen] [--azure data/raw]
         [--out data/recorded-llm]
-        [--parts load azure planners bursts tune compare ablation bounds ample]
+        [--parts load azure planners bursts tune compare drops ablation bounds ample]
 
 `load` scores forecasts of the offered load on training days; `azure` asks whether the first half
 hour of exact times predicts the second, and what the error is made of; `planners` asks what a
 planner loses on these times that assumes random ones; `bursts` compares the file's bursts with
 those that policies assume; `tune` chooses the factor of the rates, the three sizes and the settings
 of all policies on training days; `compare` runs them once on the judged days, with what `tune` has
-written; `ablation` runs variants of Faro; `bounds` runs Faro with the truth in place of its
-forecasts, and finds what every policy misses; `ample` gives every service eight replicas, at the
-file's rates. Each part writes a table.
+written; `drops` does so if requests are dropped, on training days and on judged ones; `ablation`
+runs variants of Faro; `bounds` runs Faro with the truth in place of its forecasts, and finds what
+every policy misses; `ample` gives every service eight replicas, at the file's rates. Each part
+writes its tables.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from studies.llm_azure import differences, forecasts, read_logs, steps
 from studies.llm_bounds import bounds
 from studies.llm_bursts import planners_compared
 from studies.llm_load import load_scores
-from studies.llm_rivals import FARO, LLM_RIVALS, VARIANTS
+from studies.llm_rivals import FARO, LLM_RIVALS, VARIANTS, WITH_DROPS
 from studies.llm_stage import scaled
 from studies.servegen import Clients, burst_agreement, read
 
@@ -50,7 +51,7 @@ CANDIDATES = {2: (14,), 3: (15, 17, 18, 23, 32)}
 AZURE_CANDIDATES = (11, 12, 14, 16, 20, 24, 28, 32, 36, 40, 50, 60)  # replicas for ten services
 AZURE_TRIALS = 10
 OF_AZURE = ("azure", "planners")
-PARTS = ("load", *OF_AZURE, "bursts", "tune", "compare", "ablation", "bounds", "ample")
+PARTS = ("load", *OF_AZURE, "bursts", "tune", "compare", "drops", "ablation", "bounds", "ample")
 
 
 def drawn(services: Services, days: Iterable[int]) -> Iterator[Block]:
@@ -87,9 +88,14 @@ def choices_of(tuning: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     return tuning[tuning["capacity_cores"].isin(sizes) & (tuning["rates"] == rates)], rates
 
 
+def blocks_of(clients: Clients, rates: float, days: Iterable[int]) -> Iterator[Block]:
+    """The blocks of these days, with all rates multiplied by a factor."""
+    return drawn(services_of(scaled(clients, rates)), days)
+
+
 def judged(clients: Clients, rates: float) -> Iterator[Block]:
     """The blocks of the judged days."""
-    return drawn(services_of(scaled(clients, rates)), JUDGED)
+    return blocks_of(clients, rates, JUDGED)
 
 
 def settings_of_variants(choices: pd.DataFrame) -> pd.DataFrame:
@@ -135,6 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "compare" in options.parts:
         rows = compare(judged(clients, rates), choices, LLM_RIVALS | FARO)
         write("compare", pd.DataFrame(rows))
+    if "drops" in options.parts:
+        for name, days in (("drops-training", TRAINING), ("drops", JUDGED)):
+            of_days = blocks_of(clients, rates, days)
+            write(name, pd.DataFrame(compare(of_days, choices, WITH_DROPS)))
     if "ablation" in options.parts:
         rows = compare(judged(clients, rates), settings_of_variants(choices), VARIANTS)
         write("ablation", pd.DataFrame(rows))

@@ -148,6 +148,97 @@ def ablation_table(runs: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
 
 
+def allowed(runs: pd.DataFrame) -> pd.DataFrame:
+    """`runs` in which a policy drops requests at sizes at which that helped on training days."""
+    chosen = table("tuning")
+    chosen = chosen[chosen["chosen"] & (chosen["rates"] == rates_of(chosen))]
+    without = chosen.set_index(["capacity_cores", "rival"])["missed"]
+    with_drops = shares(table("drops-training"), ["capacity_cores"]).stack()
+    helps = with_drops < without.reindex(with_drops.index)
+    of_drops, key = table("drops"), ["capacity_cores", "policy"]
+    dropped = pd.MultiIndex.from_frame(of_drops[key]).map(helps)
+    replaced = pd.MultiIndex.from_frame(runs[key]).map(helps)
+    return pd.concat([runs[~replaced.astype(bool)], of_drops[dropped.astype(bool)]])
+
+
+def rates_of(tried: pd.DataFrame) -> float:
+    """The factor of the rates for which Faro was tuned."""
+    return tried[tried["rival"].isin(FARO)]["rates"].iloc[0]
+
+
+def with_drops(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the best rivals and Faro miss if they may drop requests, by size and day."""
+    rivals, by = list(LLM_RIVALS), ["capacity_cores", "day"]
+    of_drops = shares(allowed(runs), by)
+    found = pd.DataFrame(
+        {
+            "Faro": of_drops[LEADER],
+            "rival": shares(runs, by)[rivals].min(axis=1),
+            "dropping": of_drops[rivals].min(axis=1),
+        }
+    )
+    return found.sort_index(ascending=[False, True])
+
+
+def drops_table(runs: pd.DataFrame) -> str:
+    """A row per size and day."""
+    rows = []
+    for (capacity, day), row in with_drops(runs).iterrows():
+        shown = (f"{row[name]:.1%}" for name in ("Faro", "rival", "dropping"))
+        ratios = (f"{row['Faro'] / row[name]:.2f}" for name in ("rival", "dropping"))
+        rows.append((capacity, day, *shown, *ratios))
+    heads = ["replicas", "day", LEADER, "best rival, as documented", "best rival, may drop"]
+    heads += ["Faro / as documented", "Faro / may drop"]
+    return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
+
+
+def drops_training_table(runs: pd.DataFrame) -> str:
+    """What each policy misses on training days with and without drops."""
+    chosen = table("tuning")
+    chosen = chosen[chosen["chosen"] & (chosen["rates"] == rates_of(chosen))]
+    without = chosen.set_index(["capacity_cores", "rival"])["missed"]
+    dropping = shares(runs, ["capacity_cores"])
+    rows = []
+    for capacity in sorted(dropping.index, reverse=True):
+        cells = (
+            f"{without[capacity, name]:.1%}, {dropping.loc[capacity, name]:.1%}"
+            for name in POLICIES
+        )
+        rows.append((capacity, *cells))
+    heads = ["replicas", *POLICIES]
+    return markdown_table(heads, rows, right=heads)
+
+
+def drops_finding(runs: pd.DataFrame) -> str:
+    """On how many days and sizes Faro meets the target, if it may drop requests."""
+    found = with_drops(runs)
+    documented = (found["Faro"] <= TARGET * found["rival"]).sum()
+    dropping = (found["Faro"] <= TARGET * found["dropping"]).sum()
+    fewer = (found["Faro"] < found["dropping"]).sum()
+    return (
+        f"If Faro may drop requests, it meets the target on {documented} of {len(found)} pairs of "
+        f"day and size against rivals as documented, and on {dropping} against rivals that may "
+        f"drop by Faro's tables. It misses fewer requests than the best of the latter on {fewer}."
+    )
+
+
+def drops_difference_table(runs: pd.DataFrame) -> str:
+    """`difference_table` if Faro may drop requests, with rivals as documented and dropping."""
+    dropping = allowed(runs)
+    documented = pd.concat([dropping[dropping["policy"] == LEADER], runs[runs["policy"] != LEADER]])
+    rows = []
+    for rivals, of_rivals in (("as documented", documented), ("may drop", dropping)):
+        of_all = shares(of_rivals, ["capacity_cores"])
+        for capacity, part in reversed(list(of_rivals.groupby("capacity_cores"))):
+            best = str(of_all.loc[capacity, list(LLM_RIVALS)].idxmin())
+            missed = (f"{of_all.loc[capacity, name]:.1%}" for name in (LEADER, best))
+            intervals = against(part, best), against(part, best, TARGET)
+            rows.append((rivals, capacity, best, *missed, *intervals))
+    heads = ["rivals", "replicas", "best rival", LEADER, "it misses"]
+    heads += ["Faro - rival (95 %)", "Faro - 2/3 of the rival (95 %)"]
+    return markdown_table(heads, rows, right=[heads[1], *heads[3:]])
+
+
 def bounds_table(runs: pd.DataFrame) -> str:
     """Faro, Faro with the truth, the bound, and the target, by size and day."""
     of_days = shares(runs, ["capacity_cores", "day"]).sort_index(ascending=[False, True])
@@ -407,6 +498,10 @@ TABLES = {
     "ample": ("ample", ample_table),
     "missed": ("compare", missed_table),
     "differences": ("compare", difference_table),
+    "drops training": ("drops-training", drops_training_table),
+    "drops": ("compare", drops_table),
+    "drops finding": ("compare", drops_finding),
+    "drops differences": ("compare", drops_difference_table),
     "ablation": ("ablation", ablation_table),
     "bounds": ("bounds", bounds_table),
     "reach": ("bounds", reach),

@@ -3,7 +3,7 @@
 Each `Rival` is made from what is `Known` at the start of a block.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -218,17 +218,9 @@ def faro_assuming(known: Known, assumed: float, bursts: float, **options: Any) -
     return faro(known, bursts=assumed, **options)
 
 
-def faro_with_drops(known: Known, **options: Any) -> Policy:
-    """Faro-Sum whose plans and requests have drops."""
-    return dropping(known, faro(known, with_drops=True, **options))
-
-
-def dynamo_with_drops(known: Known, **options: Any) -> Policy:
-    """Dynamo's planner with the drops that Faro's tables ask for."""
-    return dropping(known, dynamo(known, **options))
-
-
-def dropping(known: Known, policy: Policy) -> Policy:
+def dropping(make: Callable[..., Policy], known: Known, **options: Any) -> Policy:
+    """A policy with the drops that Faro's tables ask for; `make` makes it without them."""
+    policy = make(known, **options)
     return Dropping(policy, known.jobs, policy.name, known.goodput, DROP_LENGTHS_MINUTES)
 
 
@@ -308,9 +300,11 @@ VARIANTS: dict[str, Rival] = {
     "Faro-Sum, forecast by Kalman filter": replace(
         FARO["Faro-Sum"], make=partial(faro, forecaster="load, kalman")
     ),
-    "Faro-Sum, with drops": replace(FARO["Faro-Sum"], make=faro_with_drops),
-    "Dynamo planner, Faro's drops": replace(LLM_RIVALS["Dynamo planner"], make=dynamo_with_drops),
     "Dynamo planner, Faro's forecaster": replace(
         LLM_RIVALS["Dynamo planner"], make=dynamo_on_mixture
     ),
 }
+# All policies with the drops that Faro's tables ask for. Only Faro's plans rely on them.
+WITH_DROPS: dict[str, Rival] = {
+    name: replace(rival, make=partial(dropping, rival.make)) for name, rival in LLM_RIVALS.items()
+} | {"Faro-Sum": replace(FARO["Faro-Sum"], make=partial(dropping, partial(faro, with_drops=True)))}

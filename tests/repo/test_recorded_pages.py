@@ -151,6 +151,18 @@ def test_fitted_bursts_recover_half_of_what_the_assumption_loses_on_exact_times(
     assert lost
 
 
+def test_policies_that_drop_requests_got_the_same_ones_and_drops_were_chosen_on_training_days(
+    script,
+):
+    tables = script("llm_tables")
+    key = ["day", "start_min", "capacity_cores", "policy"]
+    with_drops, without = (tables.table(name).set_index(key) for name in ("drops", "compare"))
+    assert with_drops.index.equals(without.index)
+    assert with_drops["requests"].equals(without["requests"])
+    assert tables.table("drops-training")["day"].max() <= 10
+    assert len(tables.allowed(tables.table("compare"))) == len(without)
+
+
 def test_policies_of_language_models_were_judged_on_the_same_requests_of_later_days(script):
     runs = script("llm_tables").table("compare")
     tried = script("llm_tables").table("tuning")

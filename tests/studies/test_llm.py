@@ -29,6 +29,10 @@ from studies.llm import (
 from studies.llm_bounds import Foreseen, fewest_missed
 from studies.llm_load import LONG_MEAN, RECENT_MEAN, SERIES, load_scores
 from studies.llm_rivals import (
+    FARO,
+    LLM_RIVALS,
+    PREDICTORS,
+    WITH_DROPS,
     Dropping,
     DynamoPlanner,
     GaugeHPA,
@@ -230,6 +234,27 @@ def test_requests_beyond_the_load_with_the_most_goodput_are_dropped(seen):
     )
     _, plan = policy.decide(state, now)
     assert plan.drop == pytest.approx([0.75, 0.0])
+
+
+def test_every_policy_may_drop_requests_and_only_faro_plans_with_drops():
+    forecaster = Foreseen(jobs=("a", "b"), future=np.ones((2, 1)))
+    names = ("load", *PREDICTORS)
+    known = Known(
+        JOBS,
+        TokensAsGoodput(),
+        dict.fromkeys(names, forecaster),
+        dict.fromkeys(names, np.empty((2, 0))),
+    )
+    policies = LLM_RIVALS | FARO
+    assert list(WITH_DROPS) == list(policies)
+    for name, rival in WITH_DROPS.items():
+        assert rival.settings == policies[name].settings
+        dropping = rival.make(known, **rival.start)
+        assert isinstance(dropping, Dropping)
+        without = policies[name].make(known, **rival.start)
+        assert type(dropping.policy) is type(without)
+        assert dropping.name == without.name == name
+        assert getattr(dropping.policy, "with_drops", False) == (name in FARO)
 
 
 def test_the_load_of_the_last_minute_has_parts_of_two_minutes(seen):
