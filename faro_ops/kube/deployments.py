@@ -1,5 +1,6 @@
 """The protocol `Cluster` for jobs that are Deployments, whose pods may run any model server."""
 
+import random
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,9 @@ from faro_ops.policies.protocol import LiveObservation
 
 # A job counts as `changing` for at most this many cold start times after it was scaled.
 PROGRESS_DEADLINE = 3.0
-SCALE_ATTEMPTS = 3
+# Each pod that starts changes the status of its Deployment, so a write may meet a few conflicts.
+SCALE_ATTEMPTS = 10
+PAUSE_S = 0.05  # longest pause before the second attempt; it grows with each further one
 # Annotation with the number of the pod template, which the Deployment controller writes.
 REVISION = "deployment.kubernetes.io/revision"
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
@@ -274,8 +277,6 @@ class Deployments:
         Without this check, a controller that was suspended while another took over could undo the
         other's decisions. Raises ApiError, with status 409 if another client has scaled the job.
         """
-        if not may_act():
-            raise ApiError(0, NOT_LEADER)
         autoscaler = self._autoscalers[job]
         if autoscaler:
             name = autoscaler["metadata"]["name"]
@@ -285,7 +286,9 @@ class Deployments:
         state = self._states[job] or ABSENT  # never None here, which mypy cannot know
         path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}/scale"
         version = state.version
-        for _ in range(SCALE_ATTEMPTS):
+        for attempt in range(SCALE_ATTEMPTS):
+            if not may_act():
+                raise ApiError(0, NOT_LEADER)
             body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
             try:
                 scaled = self._api.send("PATCH", path, body, kind=MERGE, fieldManager=MANAGER)
@@ -295,6 +298,7 @@ class Deployments:
                 if error.status != 409:
                     raise
                 # The Deployment has changed. Retry if its replica count has not.
+                time.sleep(random.uniform(0, PAUSE_S * attempt))
                 current = self._api.get(path)
                 theirs = current["spec"].get("replicas", 0)
                 if theirs not in (state.target, replicas):
