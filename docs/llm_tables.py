@@ -319,7 +319,6 @@ def azure_table(rows: pd.DataFrame) -> str:
     """p99 of the time to the first token: what the first half hour says, and the second."""
     cells = []
     for row in rows.to_dict("records"):
-        differs = row["load_second"] / row["load_first"] - 1
         simulated = _with_error(row["simulated_s"], row["second_s"])
         predicted = _with_error(row["predicted_minutes_s"], row["second_minutes_s"])
         cells.append(
@@ -327,7 +326,6 @@ def azure_table(rows: pd.DataFrame) -> str:
                 row["service"],
                 row["replicas"],
                 f"{row['load_first'] / row['replicas']:.0%}",
-                f"{differs:+.0%}",
                 _seconds(row["first_s"]),
                 _seconds(row["second_s"]),
                 simulated,
@@ -337,7 +335,7 @@ def azure_table(rows: pd.DataFrame) -> str:
             )
         )
     heads = [
-        *("service", "replicas", "utilisation", "load of the second", "p99 of the first (s)"),
+        *("service", "replicas", "utilisation", "p99 of the first (s)"),
         *("p99 of the second", "simulated", "spread", "mean p99 of its minutes", "predicted"),
     ]
     return markdown_table(heads, cells, right=heads[1:])
@@ -360,30 +358,32 @@ def azure_finding(rows: pd.DataFrame) -> str:
 
 def azure_halves_table(rows: pd.DataFrame) -> str:
     """Both halves of each service, and how much the second differs."""
-    cells = []
-    heads = {
+    names = {
         "requests": "requests",
         "load": "load (replicas)",
-        "prompt_tokens": "prompt tokens",
+        "prompt_tokens": "prompt tokens, mean",
         "prompt_p99": "p99",
-        "prompt_lognormal_p99": "lognormal p99",
-        "output_tokens": "output tokens",
+        "prompt_lognormal_p99": "p99 if they were lognormal",
+        "output_tokens": "output tokens, mean",
         "output_p99": "p99",
-        "output_lognormal_p99": "lognormal p99",
-        "dispersion_10s": "dispersion in 10 s",
+        "output_lognormal_p99": "p99 if they were lognormal",
+        "dispersion_10s": "index of dispersion in 10 s",
         "dispersion_1s": "in 1 s",
     }
-    for service, part in rows.groupby("service"):
-        first, second = (part[part["half"] == half].iloc[0] for half in (1, 2))
-        for half, row in (("first", first), ("second", second)):
-            numbers = (
-                f"{row[name]:.0f}" if row[name] > 100 else f"{row[name]:.3g}" for name in heads
-            )
-            cells.append((service, half, *numbers))
-        cells.append(
-            (service, "differs by", *(f"{second[name] / first[name] - 1:+.0%}" for name in heads))
-        )
-    return markdown_table(["service", "half hour", *heads.values()], cells, right=heads.values())
+    halves = {
+        (service, half): part.iloc[0] for (service, half), part in rows.groupby(["service", "half"])
+    }
+    services = sorted({service for service, _ in halves})
+    cells = []
+    for name, text in names.items():
+        numbers: list[str] = []
+        for service in services:
+            first, second = (float(halves[service, half][name]) for half in (1, 2))
+            numbers += [f"{one:.0f}" if one > 100 else f"{one:.3g}" for one in (first, second)]
+            numbers.append(f"{second / first - 1:+.0%}")
+        cells.append((text, *numbers))
+    heads = [head for service in services for head in (f"{service}, first", "second", "differs by")]
+    return markdown_table(["half hours", *heads], cells, right=heads)
 
 
 def azure_steps_table(rows: pd.DataFrame) -> str:
