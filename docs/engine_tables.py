@@ -51,18 +51,20 @@ def finding(profile: dict[str, Any]) -> str:
 
 
 def timings(own: pd.DataFrame) -> str:
-    """A row per measurement of llama.cpp's own, and what the profile predicts."""
-    names = {"step": "step, {} at once", "prompt": "prompt of {} tokens and its step"}
+    """A row per quantity: llama.cpp's own times, idle and in service, and the profile's."""
+    names = {"step": "step, {} at once", "prompt": "step with prompts of about {} tokens"}
     rows = [
         (
             names[one.quantity].format(one.of),
+            f"{MILLI * one.idle:.1f}",
             f"{MILLI * one.seconds:.1f}",
+            f"{one.steps}",
             f"{MILLI * one.profile:.1f}",
             f"{one.profile / one.seconds:.2f}",
         )
         for one in own.itertuples()
     ]
-    heads = ["time of", "llama.cpp (ms)", "`faro profile` (ms)", "ratio"]
+    heads = ["time of", "idle (ms)", "in service (ms)", "steps", "`faro profile` (ms)", "ratio"]
     return markdown_table(heads, rows, right=heads[1:])
 
 
@@ -92,7 +94,7 @@ def verdict(own: pd.DataFrame, runs: pd.DataFrame) -> str:
     off = (own["profile"] / own["seconds"] - 1).abs()
     parts = [f"The profile is within 10 % of {(off <= 0.1).sum()} of {len(off)} of these times."]
     words = {"first_token": "p99 to the first token", "per_token": "p99 per later token"}
-    names = {"twin": "as profiled", "paired": "at the engine's speed", "own": "with its own times"}
+    names = {"twin": "as profiled", "paired": "at the engine's speed", "own": "with its own steps"}
     for twin, name in names.items():
         within = []
         for quantity, word in (*words.items(), ("rps", "throughput")):
