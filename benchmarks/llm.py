@@ -93,11 +93,6 @@ def blocks_of(clients: Clients, rates: float, days: Iterable[int]) -> Iterator[B
     return drawn(services_of(scaled(clients, rates)), days)
 
 
-def judged(clients: Clients, rates: float) -> Iterator[Block]:
-    """The blocks of the judged days."""
-    return blocks_of(clients, rates, JUDGED)
-
-
 def settings_of_variants(choices: pd.DataFrame) -> pd.DataFrame:
     """The rows of the policies whose settings the VARIANTS have."""
     whole = {name: name.partition(", ")[0] for name in VARIANTS}
@@ -120,13 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_csv(table, path)
         print(path, flush=True)
 
-    if "azure" in options.parts:
+    if set(options.parts) & set(OF_AZURE):
         logs = read_logs(options.azure)
+    if "azure" in options.parts:
         write("azure", pd.DataFrame(forecasts(logs)))
         write("azure-halves", pd.DataFrame(differences(logs)))
         write("azure-steps", pd.DataFrame(steps(logs)))
     if "planners" in options.parts:
-        logs = read_logs(options.azure)
         write("azure-planners", planners_compared(logs, AZURE_CANDIDATES, MET, AZURE_TRIALS))
     if set(options.parts) <= set(OF_AZURE):
         return
@@ -139,17 +134,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write("tuning", tuned(clients))
     choices, rates = choices_of(pd.read_csv(options.out / "tuning.csv"))
     if "compare" in options.parts:
-        rows = compare(judged(clients, rates), choices, LLM_RIVALS | FARO)
+        rows = compare(blocks_of(clients, rates, JUDGED), choices, LLM_RIVALS | FARO)
         write("compare", pd.DataFrame(rows))
     if "drops" in options.parts:
         for name, days in (("drops-training", TRAINING), ("drops", JUDGED)):
             of_days = blocks_of(clients, rates, days)
             write(name, pd.DataFrame(compare(of_days, choices, WITH_DROPS)))
     if "ablation" in options.parts:
-        rows = compare(judged(clients, rates), settings_of_variants(choices), VARIANTS)
+        rows = compare(blocks_of(clients, rates, JUDGED), settings_of_variants(choices), VARIANTS)
         write("ablation", pd.DataFrame(rows))
     if "bounds" in options.parts:
-        write("bounds", pd.DataFrame(bounds(judged(clients, rates), choices)))
+        write("bounds", pd.DataFrame(bounds(blocks_of(clients, rates, JUDGED), choices)))
     if "ample" in options.parts:
         at = [(day, STARTS) for day in JUDGED]
         write("ample", pd.DataFrame(ample(services_of(clients), at, SEED)))

@@ -121,16 +121,21 @@ def against(part: pd.DataFrame, rival: str, share: float = 1.0) -> str:
     return _interval(unit_interval(of_block[:, None], requests.unstack().to_numpy()[:, None]))
 
 
-def difference_table(runs: pd.DataFrame) -> str:
-    """Faro minus each size's best rival, and minus TARGET of it.
+def differences(runs: pd.DataFrame) -> Iterator[tuple[int, str, pd.Series, str, str]]:
+    """By size: the best rival, all shares, and Faro minus the rival and minus TARGET of it.
 
     The best rival is the one with the fewest misses on all judged days.
     """
     of_all = shares(runs, ["capacity_cores"])
-    rows = []
     for capacity, part in reversed(list(runs.groupby("capacity_cores"))):
         rival = str(of_all.loc[capacity, list(LLM_RIVALS)].idxmin())
-        rows.append((capacity, rival, against(part, rival), against(part, rival, TARGET)))
+        intervals = against(part, rival), against(part, rival, TARGET)
+        yield capacity, rival, of_all.loc[capacity], *intervals
+
+
+def difference_table(runs: pd.DataFrame) -> str:
+    """Faro minus each size's best rival, and minus TARGET of it."""
+    rows = [(capacity, rival, *intervals) for capacity, rival, _, *intervals in differences(runs)]
     heads = ["replicas", "best rival", "Faro - rival (95 %)", "Faro - 2/3 of the rival (95 %)"]
     return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
 
@@ -150,9 +155,7 @@ def ablation_table(runs: pd.DataFrame) -> str:
 
 def allowed(runs: pd.DataFrame) -> pd.DataFrame:
     """`runs` in which a policy drops requests at sizes at which that helped on training days."""
-    chosen = table("tuning")
-    chosen = chosen[chosen["chosen"] & (chosen["rates"] == rates_of(chosen))]
-    without = chosen.set_index(["capacity_cores", "rival"])["missed"]
+    without = missed_on_training()
     with_drops = shares(table("drops-training"), ["capacity_cores"]).stack()
     helps = with_drops < without.reindex(with_drops.index)
     of_drops, key = table("drops"), ["capacity_cores", "policy"]
@@ -161,9 +164,12 @@ def allowed(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([runs[~replaced.astype(bool)], of_drops[dropped.astype(bool)]])
 
 
-def rates_of(tried: pd.DataFrame) -> float:
-    """The factor of the rates for which Faro was tuned."""
-    return tried[tried["rival"].isin(FARO)]["rates"].iloc[0]
+def missed_on_training() -> pd.Series:
+    """What policies miss on training days with the chosen settings, by capacity and policy."""
+    tried = table("tuning")
+    rates = tried[tried["rival"].isin(FARO)]["rates"].iloc[0]
+    chosen = tried[tried["chosen"] & (tried["rates"] == rates)]
+    return chosen.set_index(["capacity_cores", "rival"])["missed"]
 
 
 def with_drops(runs: pd.DataFrame) -> pd.DataFrame:
@@ -194,9 +200,7 @@ def drops_table(runs: pd.DataFrame) -> str:
 
 def drops_training_table(runs: pd.DataFrame) -> str:
     """What each policy misses on training days with and without drops."""
-    chosen = table("tuning")
-    chosen = chosen[chosen["chosen"] & (chosen["rates"] == rates_of(chosen))]
-    without = chosen.set_index(["capacity_cores", "rival"])["missed"]
+    without = missed_on_training()
     dropping = shares(runs, ["capacity_cores"])
     rows = []
     for capacity in sorted(dropping.index, reverse=True):
@@ -228,11 +232,8 @@ def drops_difference_table(runs: pd.DataFrame) -> str:
     documented = pd.concat([dropping[dropping["policy"] == LEADER], runs[runs["policy"] != LEADER]])
     rows = []
     for rivals, of_rivals in (("as documented", documented), ("may drop", dropping)):
-        of_all = shares(of_rivals, ["capacity_cores"])
-        for capacity, part in reversed(list(of_rivals.groupby("capacity_cores"))):
-            best = str(of_all.loc[capacity, list(LLM_RIVALS)].idxmin())
-            missed = (f"{of_all.loc[capacity, name]:.1%}" for name in (LEADER, best))
-            intervals = against(part, best), against(part, best, TARGET)
+        for capacity, best, of_all, *intervals in differences(of_rivals):
+            missed = (f"{of_all[name]:.1%}" for name in (LEADER, best))
             rows.append((rivals, capacity, best, *missed, *intervals))
     heads = ["rivals", "replicas", "best rival", LEADER, "it misses"]
     heads += ["Faro - rival (95 %)", "Faro - 2/3 of the rival (95 %)"]

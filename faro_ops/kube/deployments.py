@@ -25,7 +25,8 @@ from faro_ops.policies.protocol import LiveObservation
 PROGRESS_DEADLINE = 3.0
 # Each pod that starts changes the status of its Deployment, so a write may meet a few conflicts.
 SCALE_ATTEMPTS = 10
-PAUSE_S = 0.05  # longest pause before the second attempt; it grows with each further one
+# The second attempt follows at once. This is the longest pause before the third; it then grows.
+PAUSE_S = 0.05
 # Annotation with the number of the pod template, which the Deployment controller writes.
 REVISION = "deployment.kubernetes.io/revision"
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs

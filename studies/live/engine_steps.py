@@ -82,7 +82,10 @@ def _on_one_clock(tokens: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbered(tokens: pd.DataFrame) -> np.ndarray:
-    """The number of each token's step (tokens,); -1 if no request with a known clock has it."""
+    """The step of each token (tokens,), counted from 0.
+
+    It is -1 if no step of the requests with ALIGNED_TOKENS or more ends when the token does.
+    """
     known = (tokens.groupby("request")["request"].transform("size") >= ALIGNED_TOKENS).to_numpy()
     end_s = tokens["end_s"].to_numpy()
     number = np.full(len(end_s), -1)

@@ -49,6 +49,7 @@ LENGTHS: dict[str, Any] = {
 SLOTS = 8
 LIMIT = 100  # requests in a replica, so that none is dropped
 LOADS = (0.5, 0.7, 0.85)
+PROFILE_S = 20.0  # length of each rate of the profile
 START_S = 600.0  # that Ray and its replicas may take on a busy machine
 QUANTILE = 0.99
 # Own timings: sequences that run together, prompts, tokens of each sequence, and repetitions.
@@ -305,9 +306,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=1, help="runs per load")
     parser.add_argument("--seconds", type=float, default=150.0, help="length of a run")
-    parser.add_argument(
-        "--profile-seconds", type=float, default=20.0, help="length of each rate of the profile"
-    )
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(words)
     try:
@@ -319,7 +317,7 @@ def main(words: Sequence[str] | None = None) -> None:
     # One more replica is started to time a cold start.
     serve = serving("local", (job,), (spec,), [1], 2, start_timeout_s=START_S, report=print)
     with serve as endpoint:
-        found = profiled(endpoint, job, spec, record, given.profile_seconds)
+        found = profiled(endpoint, job, spec, record, PROFILE_S)
         if not isinstance(found["service"].replica, Continuous):
             raise SystemExit(f"the profile names the kind {found['kind']}, not continuous")
         rows: list[dict[str, Any]] = []

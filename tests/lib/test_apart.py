@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from plain_steps import latency_of, plainly_apart, random_requests
+from plain_steps import APART, KNEES, STEPS, latency_of, plainly_apart, random_requests
 
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
@@ -22,26 +22,8 @@ from faro_lib.workload.replicas import (
 )
 from studies.disaggregated import Requests, apart_latency_s
 
-WEIGHT = 20.0
-KIND = Disaggregated(
-    alpha_s=0.03,
-    beta_s=0.001,
-    gamma_s=0.0001,
-    max_sequences=3,
-    output_tokens=8,
-    prompt_tokens=200,
-    output_cv=0.5,
-    prompt_cv=0.5,
-    max_tokens=500,
-    slo_on="both",
-    beta_knees=((2.0, 0.004),),
-    gamma_knees=((150.0, 0.0002), (400.0, -0.0001)),
-    per_token_weight=WEIGHT,
-    link_gbps=8.0,
-    kv_bytes_per_token=300_000,
-    prefill_max_tokens=400,
-    prefill=(0, 1, 2),
-)
+WEIGHT = STEPS["per_token_weight"]
+KIND = Disaggregated(**STEPS, **KNEES, **APART, prefill=(0, 1, 2))
 MAPPING = mapping_of(KIND)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_steps import Plain, latency_of, whole_prompts
+from plain_steps import APART, STEPS, Plain, latency_of, whole_prompts
 
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.serving import constant_latencies
@@ -17,23 +17,7 @@ from faro_lib.workload.replicas import Disaggregated
 from faro_ops.apart import ClusterApart
 from studies.disaggregated import Requests
 
-KIND = Disaggregated(
-    alpha_s=0.03,
-    beta_s=0.001,
-    gamma_s=0.0001,
-    max_sequences=3,
-    output_tokens=8,
-    prompt_tokens=200,
-    output_cv=0.5,
-    prompt_cv=0.5,
-    max_tokens=500,
-    slo_on="both",
-    per_token_weight=20.0,
-    link_gbps=8.0,
-    kv_bytes_per_token=300_000,
-    prefill_max_tokens=400,
-    prefill=(0, 1, 1, 2),
-)
+KIND = Disaggregated(**STEPS, **APART, prefill=(0, 1, 1, 2))
 CHAT = Job("chat", replica=KIND, cold_start_s=5.0, min_replicas=0)
 PLAIN = Job("plain", service_time_s=0.2, cold_start_s=5.0)
 MODELS = {

@@ -42,7 +42,7 @@ def scale(server, may_act=lambda: True):
 
 
 def test_a_deployment_whose_pods_start_one_after_the_other_is_scaled():
-    server = Changing(conflicts=7)  # as of seven pods, each of which changes its status
+    server = Changing(conflicts=7)  # seven pods start, and each changes the status
     scale(server)
     assert server.scaled == {"a": 3}
 

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from plain_steps import (
+    KNEES,
+    STEPS,
     Plain,
     latency_of,
     plainly_apart,
@@ -28,19 +30,7 @@ from studies.disaggregated import (
 from studies.figures.disaggregated import APART, CHUNKS, POOL, finding, sustained
 from studies.pairs import best_pairs, pair_table, solve_pairs
 
-BOTH = Continuous(
-    alpha_s=0.03,
-    beta_s=0.001,
-    gamma_s=0.0001,
-    max_sequences=3,
-    output_tokens=8,
-    prompt_tokens=200,
-    max_tokens=500,
-    slo_on="both",
-    beta_knees=((2.0, 0.004),),
-    gamma_knees=((150.0, 0.0002), (400.0, -0.0001)),
-    per_token_weight=20.0,
-)
+BOTH = Continuous(**STEPS, **KNEES)
 KIND = disaggregated(BOTH, link_gbps=8.0, prefill_max_tokens=400)
 
 

@@ -10,6 +10,30 @@ import numpy as np
 from faro_lib.workload.replicas import Continuous, Disaggregated
 from studies.disaggregated import Requests
 
+# Fields of small replicas: those of `Continuous`, knees in its times, and those of `Disaggregated`.
+STEPS = {
+    "alpha_s": 0.03,
+    "beta_s": 0.001,
+    "gamma_s": 0.0001,
+    "max_sequences": 3,
+    "output_tokens": 8,
+    "prompt_tokens": 200,
+    "max_tokens": 500,
+    "slo_on": "both",
+    "per_token_weight": 20.0,
+}
+KNEES = {
+    "beta_knees": ((2.0, 0.004),),
+    "gamma_knees": ((150.0, 0.0002), (400.0, -0.0001)),
+}
+APART = {
+    "output_cv": 0.5,
+    "prompt_cv": 0.5,
+    "link_gbps": 8.0,
+    "kv_bytes_per_token": 300_000,
+    "prefill_max_tokens": 400,
+}
+
 
 def random_requests(seed: int, n: int = 60, rate_rps: float = 12.0) -> Requests:
     rng = np.random.default_rng(seed)
