@@ -72,7 +72,8 @@ class Observation:
     arrivals_per_min: np.ndarray
     # Mean time in system of the requests served or dropped in the last 30 s; 0 if there are none.
     mean_latency_s: np.ndarray
-    # Latency quantile over the last complete minute; a dropped request counts as inf.
+    # Latency quantile over the last complete minute. A request that was not served counts as inf,
+    # except where a platform measures only the latencies of served requests.
     tail_latency_s: np.ndarray
     ongoing: np.ndarray  # requests waiting or in service
     running: np.ndarray  # replicas that serve
@@ -87,6 +88,18 @@ class Observation:
     placement: Mapping[str, Placement] | None = None
     # CPU seconds per request in the last minute; None if the platform does not measure CPU.
     busy_s: np.ndarray | None = None
+    # Requests that were served, failed, and so on in the last complete minute. None where the
+    # platform does not count them, NaN where it does not know. Served requests are those that
+    # ended in the minute, or fewer. Refused ones include those of `drop`, and those are cancelled
+    # whose client gave up.
+    served_per_min: np.ndarray | None = None
+    failed_per_min: np.ndarray | None = None
+    refused_per_min: np.ndarray | None = None
+    cancelled_per_min: np.ndarray | None = None
+    # Latency quantile of the served requests of that minute; None: it is `tail_latency_s`.
+    served_tail_latency_s: np.ndarray | None = None
+    # Share of the last minute in which CPU limits slowed the replicas; None where not measured.
+    throttled: np.ndarray | None = None
 
     @property
     def exists(self) -> np.ndarray:

@@ -238,7 +238,7 @@ def compared(
 
 def _error(learned: Sequence[Learned], world: World) -> float:
     """Median of |learned / true factor - 1| over jobs and later minutes."""
-    last = {one.minute: one.weight for one in learned if one.minute >= FIRST_MINUTES}
+    last = {one.minute: one.belief for one in learned if one.minute >= FIRST_MINUTES}
     errors = [
         np.abs(mean_factor(weight) / world.factor[:, minute - 1] - 1)
         for minute, weight in last.items()

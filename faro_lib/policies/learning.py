@@ -1,34 +1,122 @@
 """What a policy learns about service times while services run.
 
-A `Learner` turns observations into evidence for `queueing.service_factor`: a complete minute's
-requests, its latency quantile, and the replicas that served it. It needs nothing else, so it works
-on every platform.
+A `Learner` turns the evidence of each complete minute (`policies.evidence`) into a posterior of the
+factor between true and assumed service times (`queueing.service_factor`):
+
+- An informative minute multiplies the belief by the likelihood of its latency.
+- In any other minute, the counts of served and refused requests are bounds on the factor. They
+  apply until the next informative minute, and are not part of what is saved. Unless there are both
+  bounds, the belief fades towards the assumed times.
+- If a service misses its SLO with fewer replicas than those with which it last met the SLO at this
+  load, the belief may be wrong, and may be what keeps the replicas away that would refute it. If no
+  count of served requests can refute it either, decisions use the assumed times for some minutes
+  (`Trial`).
 """
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
+from faro_lib.policies.evidence import Evidence, Replicas, evidence_of
 from faro_lib.protocol import Observation
 from faro_lib.queueing import LatencyModel, service_factor
 from faro_lib.workload import Job
-from faro_lib.workload.jobs import MINUTE_S
 
 UNKNOWN_ERROR = 0.3  # relative standard error of a service time that nobody has stated
 CHANGED = 0.5  # probability of a new factor after a roll-out
 MOST_MISSED = 240  # minutes without observations that are caught up one by one
+HALF_LIFE_MINUTES = 30.0  # of a belief without informative minutes
+LEAST_BOUND = 1e-6  # of the likelihood of a factor in a time of bounds, so that none is impossible
+# Of trials, in minutes.
+MISSED_MINUTES = 2  # in a row without the SLO, before a trial
+TRIAL_MINUTES = 5
+FIRST_PAUSE_MINUTES = 5  # after a trial that did not help; each further pause is twice as long
+LONGEST_PAUSE_MINUTES = 160
+SAME_LOAD = 1.1  # largest ratio between two loads that count as the same
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """When a belief is doubted, and the assumed times are tried instead; arrays (jobs,).
+
+    A service is healthy in an informative minute that meets the SLO. `rate_rps` and `replicas` are
+    those of its last healthy minute, 0 before the first.
+    """
+
+    rate_rps: np.ndarray
+    replicas: np.ndarray
+    missed: np.ndarray  # minutes in a row in which the service missed its SLO with fewer replicas
+    left: np.ndarray  # minutes for which the assumed times are still tried; 0: the belief acts
+    pause: np.ndarray  # minutes until another trial may begin
+    next_pause: np.ndarray  # length of the pause after the next trial
+
+    @classmethod
+    def start(cls, jobs: int) -> "Trial":
+        none = np.zeros(jobs)
+        return cls(none, none, none, none, none, none + FIRST_PAUSE_MINUTES)
+
+    def after(self, evidence: Evidence) -> "Trial":
+        """The trials after a minute."""
+        healthy = evidence.met_slo
+        fewer = evidence.most < self.replicas
+        same_load = ~(evidence.rate_rps > SAME_LOAD * self.rate_rps)
+        untold = ~evidence.informative & np.isnan(evidence.served_per_min)
+        missed = np.where(evidence.missed_slo & untold & fewer & same_load, self.missed + 1, 0)
+        running = self.left > 0
+        left = np.maximum(self.left - 1, 0)
+        ended = running & (left == 0)
+        pause = np.where(ended, self.next_pause, np.maximum(self.pause - 1, 0))
+        longer = np.minimum(2 * self.next_pause, LONGEST_PAUSE_MINUTES)
+        next_pause = np.where(ended, longer, self.next_pause)
+        begins = (missed >= MISSED_MINUTES) & (left == 0) & (pause == 0)
+        left = np.where(begins, TRIAL_MINUTES, left)
+        return Trial(
+            np.where(healthy, evidence.rate_rps, self.rate_rps),
+            np.where(healthy, evidence.most, self.replicas),
+            np.where(begins, 0, missed),
+            np.where(healthy, 0, left),
+            np.where(healthy, 0, pause),
+            np.where(healthy, FIRST_PAUSE_MINUTES, next_pause),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
     """What is known of the jobs' service times after some observations."""
 
-    weight: np.ndarray  # (jobs, factors), posterior over `service_factor.FACTORS`
+    # (jobs, factors), posteriors over `service_factor.FACTORS`: from informative minutes, and
+    # before any of them.
+    weight: np.ndarray
+    prior: np.ndarray
     minute: int  # complete minutes at the last observation
-    # In the current minute, (jobs,): fewest and most replicas that served, and largest drop rate.
-    fewest: np.ndarray
-    most: np.ndarray
-    drop: np.ndarray
+    replicas: Replicas  # in the current minute
+    # (jobs, factors), likelihood of the counts since the last informative minute, at most 1.
+    bounds: np.ndarray
+    trial: Trial
+    informative: np.ndarray  # (jobs,) number of the minutes behind `weight`
+    since_minute: np.ndarray  # (jobs,) the first of them; NaN without any
+
+    @classmethod
+    def start(cls, prior: np.ndarray) -> Self:
+        """What is known before any observation."""
+        count = len(prior)
+        return cls(
+            weight=prior,
+            prior=prior,
+            minute=0,
+            replicas=Replicas.start(count),
+            bounds=np.ones_like(prior),
+            trial=Trial.start(count),
+            informative=np.zeros(count),
+            since_minute=np.full(count, np.nan),
+        )
+
+    @property
+    def belief(self) -> np.ndarray:
+        """The posterior (jobs, factors) with which decisions are made."""
+        bounded = service_factor.normalised(self.weight * self.bounds)
+        return np.where(self.trial.left[:, None] > 0, self.prior, bounded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +128,7 @@ class Learner:
 
     def start(self, jobs: tuple[Job, ...]) -> Learned:
         stated = np.array([job.service_time_error or UNKNOWN_ERROR for job in jobs])
-        none = np.zeros(len(jobs))
-        return Learned(service_factor.prior(stated), 0, none + np.inf, none, none)
+        return Learned.start(service_factor.prior(stated))
 
     def updated(
         self,
@@ -51,60 +138,104 @@ class Learner:
         latency_model: LatencyModel,
     ) -> Learned:
         """What is known after this observation; `latency_model` assumes the stated times."""
-        fewest = np.minimum(learned.fewest, observation.running)
-        most = np.maximum(learned.most, observation.running)
-        drop = np.maximum(learned.drop, observation.drop)
+        replicas = learned.replicas.seen(observation)
+        learned = replace(learned, replicas=replicas)
         passed = observation.minute - learned.minute
         if passed <= 0:
-            return replace(learned, fewest=fewest, most=most, drop=drop)
-        weight = learned.weight
+            return learned
         change = np.full(len(jobs), self.change)
-        for _ in range(min(passed, MOST_MISSED)):
-            weight = service_factor.drifted(weight, self.drift, change)
+        for _ in range(min(passed, MOST_MISSED) - 1):
+            drifted = service_factor.drifted(learned.weight, self.drift, change)
+            learned = replace(learned, weight=_faded(drifted, learned.prior))
+        weight = service_factor.drifted(learned.weight, self.drift, change)
+        learned = replace(learned, weight=weight)
         if passed == 1:
-            complete = Learned(weight, learned.minute, fewest, most, drop)
-            weight = with_evidence(jobs, complete, observation, latency_model)
-        now = observation.running.astype(float)
-        return Learned(weight, observation.minute, now, now, observation.drop)
+            evidence = evidence_of(jobs, observation, replicas, latency_model)
+            learned = with_evidence(jobs, learned, evidence, latency_model)
+        else:  # nobody has seen the replicas of the last minute
+            learned = replace(learned, weight=_faded(weight, learned.prior))
+        return replace(learned, minute=observation.minute, replicas=replicas.next_minute())
 
     def changed(self, learned: Learned, jobs: np.ndarray) -> Learned:
         """What is still known after a roll-out of some jobs, bool (jobs,)."""
         change = np.where(jobs, CHANGED, 0.0)
-        return replace(learned, weight=service_factor.drifted(learned.weight, 0.0, change))
+        none = Trial.start(len(jobs))
+        fields = ("rate_rps", "replicas", "missed", "left", "pause", "next_pause")
+        trial = Trial(
+            *(np.where(jobs, getattr(none, name), getattr(learned.trial, name)) for name in fields)
+        )
+        return replace(
+            learned,
+            weight=service_factor.drifted(learned.weight, 0.0, change),
+            bounds=np.where(jobs[:, None], 1.0, learned.bounds),
+            replicas=replace(learned.replicas, unsteady=learned.replicas.unsteady | jobs),
+            trial=trial,
+        )
 
     def factors(self, learned: Learned, count: int) -> np.ndarray:
         """Equally likely factors of each job, (jobs, count)."""
         probabilities = (np.arange(count) + 0.5) / count
-        return service_factor.quantile_factors(learned.weight, probabilities)
+        return service_factor.quantile_factors(learned.belief, probabilities)
 
 
 def with_evidence(
-    jobs: tuple[Job, ...], learned: Learned, observation: Observation, latency_model: LatencyModel
+    jobs: tuple[Job, ...], learned: Learned, evidence: Evidence, latency_model: LatencyModel
+) -> Learned:
+    """What is known after the evidence of a minute."""
+    tells = evidence.informative
+    # The counts of an overloaded minute bound the factor from below and from above.
+    bounded = evidence.overloaded & ~np.isnan(evidence.served_per_min)
+    known = (tells | bounded)[:, None]
+    weight = np.where(known, learned.weight, _faded(learned.weight, learned.prior))
+    likely = latency_likelihood(jobs, evidence, tells, evidence.tail_s, latency_model)
+    weight = service_factor.normalised(weight * likely)
+
+    lost_s = np.full(len(jobs), np.inf)
+    overload = latency_likelihood(jobs, evidence, evidence.overloaded, lost_s, latency_model)
+    saturated_s = latency_model.saturated_s(jobs)
+    work = service_factor.work_likelihood(saturated_s, evidence.served_per_min, evidence.most)
+    bounds = learned.bounds * overload * work
+    bounds = np.maximum(bounds / bounds.max(axis=1, keepdims=True), LEAST_BOUND)
+    return replace(
+        learned,
+        weight=weight,
+        bounds=np.where(tells[:, None], 1.0, bounds),
+        trial=learned.trial.after(evidence),
+        informative=learned.informative + tells,
+        since_minute=np.where(
+            tells & np.isnan(learned.since_minute), learned.minute, learned.since_minute
+        ),
+    )
+
+
+def latency_likelihood(
+    jobs: tuple[Job, ...],
+    evidence: Evidence,
+    which: np.ndarray,
+    tail_s: np.ndarray,
+    latency_model: LatencyModel,
 ) -> np.ndarray:
-    """The posterior (jobs, factors) after the latencies of the last complete minute.
+    """Likelihood (jobs, factors) of the latency quantiles `tail_s` (jobs,), inf = overload.
 
-    Some minutes say nothing about a job: without requests, without replicas, with requests that the
-    policy itself refused, or of replicas that the job shares.
+    which : bool (jobs,); 1 for the other jobs.
     """
-    counts = observation.arrivals_per_min[:, -1]
-    tail_s = observation.tail_latency_s
-    allowed = np.array([1 - job.quantile for job in jobs])
-    alone = np.array([not job.pool for job in jobs])
-    served = (learned.fewest >= 1) & (learned.drop <= allowed / 2)
-    which = np.flatnonzero((counts > 0) & (tail_s > 0) & served & alone)
-    if not len(which):
-        return learned.weight
-    rate_rps = counts * (1 - learned.drop) / MINUTE_S
+    likely = np.ones((len(jobs), len(service_factor.FACTORS)))
+    chosen = np.flatnonzero(which)
+    if not len(chosen):
+        return likely
 
-    def likelihood(of: np.ndarray, replicas: np.ndarray) -> np.ndarray:
+    def at(of: np.ndarray, replicas: np.ndarray) -> np.ndarray:
         return service_factor.likelihood(
-            latency_model, [jobs[j] for j in of], rate_rps[of], replicas[of], tail_s[of]
+            latency_model, [jobs[j] for j in of], evidence.rate_rps[of], replicas[of], tail_s[of]
         )
 
-    likely = likelihood(which, learned.fewest)
-    differ = learned.most[which] > learned.fewest[which]
-    if differ.any():  # the replicas of the minute lie between both counts
-        likely[differ] += likelihood(which[differ], learned.most)
-    weight = learned.weight.copy()
-    weight[which] = service_factor.normalised(weight[which] * likely)
-    return weight
+    likely[chosen] = at(chosen, evidence.fewest)
+    differ = chosen[evidence.most[chosen] > evidence.fewest[chosen]]
+    if len(differ):  # the replicas of the minute lie between both counts
+        likely[differ] += at(differ, evidence.most)
+        likely[differ] /= 2
+    return likely
+
+
+def _faded(weight: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    return service_factor.faded(weight, prior, HALF_LIFE_MINUTES)

@@ -125,6 +125,13 @@ class LatencyModel(ABC):
         """Seconds per request of a fully loaded replica."""
         return job.busy_s
 
+    def saturated_s(self, jobs: Sequence[Job]) -> np.ndarray:
+        """Seconds per request of a replica that is always busy, according to this model: (jobs,).
+
+        A measured model may have another time than the jobs' tables state.
+        """
+        return np.array([job.busy_s for job in jobs])
+
     def minutes_s(self, jobs: Sequence[Job], rate_rps, replicas) -> np.ndarray:
         """Equally likely latencies of a minute at the jobs' quantiles, (jobs, ..., minutes).
 

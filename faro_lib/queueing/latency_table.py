@@ -160,6 +160,9 @@ class LatencyTable(LatencyModel):
         tail_s, _ = self.minutes(job, rate_rps, replicas)
         return tail_s[..., tail_s.shape[-1] // 2]
 
+    def saturated_s(self, jobs: Sequence[Job]) -> np.ndarray:
+        return 1 / self.saturation_rps[_class_numbers(self, tuple(jobs))]
+
     def minutes_s(self, jobs: Sequence[Job], rate_rps, replicas) -> np.ndarray:
         rate_rps, replicas = np.broadcast_arrays(rate_rps, replicas)
         tail_s = np.empty((*rate_rps.shape, self.tail_s.shape[-1]))

@@ -12,9 +12,11 @@ minute's latency multiplies the histogram by its likelihood: a discrete Bayes fi
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import ndtr
 
 from faro_lib.queueing.latency_models import LatencyModel
 from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S
 
 STEP = 0.05  # between the logarithms of two factors
 FACTORS = np.exp(STEP * np.arange(-28, 29))  # 0.25 to 4
@@ -80,6 +82,39 @@ def likelihood(
     of_served = (1 - OUTLIER) * density.mean(axis=2) + OUTLIER * OUTLIER_DENSITY
     of_lost = (1 - OUTLIER) * np.isinf(predicted_s).mean(axis=2) + OUTLIER
     return np.where(lost[:, None], of_lost, of_served)
+
+
+def work_likelihood(
+    saturated_s: np.ndarray, served_per_min: np.ndarray, replicas: np.ndarray
+) -> np.ndarray:
+    """Likelihood that the replicas could serve so many requests in a minute, (jobs, factors).
+
+    Replicas do not serve more work than their time: served requests x factor x saturated_s <=
+    replicas x 60 s. So the counts of a minute are an upper bound on the factor, whatever happened
+    to its other requests. The bound is soft by MODEL_ERROR and by the randomness of the work.
+
+    Parameters
+    ----------
+    saturated_s : (jobs,) seconds per request at factor 1 (`LatencyModel.saturated_s`).
+    served_per_min : (jobs,) requests that were served in the minute; NaN or 0 tells nothing.
+    replicas : (jobs,) largest number of replicas that served in the minute.
+
+    """
+    tells = (served_per_min > 0) & (replicas > 0)
+    served = np.where(tells, served_per_min, 1.0)
+    most = np.where(tells, replicas, 1.0) * MINUTE_S / (served * saturated_s)  # the largest factor
+    error = np.hypot(MODEL_ERROR, 1 / np.sqrt(served))
+    possible = ndtr((np.log(most)[:, None] - np.log(FACTORS)) / error[:, None])
+    return np.where(tells[:, None], (1 - OUTLIER) * possible + OUTLIER, 1.0)
+
+
+def faded(weight: np.ndarray, towards: np.ndarray, half_life_minutes: float) -> np.ndarray:
+    """The posterior (jobs, factors) after a minute that told nothing, a step nearer to `towards`.
+
+    After `half_life_minutes` such minutes, half of the weight is that of `towards`.
+    """
+    kept = 0.5 ** (1 / half_life_minutes)
+    return kept * weight + (1 - kept) * towards
 
 
 def mean_factor(weight: np.ndarray) -> np.ndarray:

@@ -129,6 +129,10 @@ class SimulatedCluster(SharingCluster):
         self.minute_edges = minute_edges(draws.arrival_s, draws.first, workload.minutes)
         self._tail_minute = -1  # the minute of `_tail_latency_s`
         self._tail_latency_s = np.full(len(workload.jobs), np.nan)
+        # The latency quantile of the served requests of that minute, the number of all others, and
+        # the number that was served within the minute.
+        self._served_tail_latency_s = self._tail_latency_s.copy()
+        self._refused, self._served = np.zeros((2, len(workload.jobs)))
 
     def _set_units(self, jobs: Sequence[Job]) -> None:
         """Set whose the pods are: those of a job alone, or of a pool."""
@@ -169,13 +173,14 @@ class SimulatedCluster(SharingCluster):
             terminating[members[0]] = len(its.idle_since_s)  # any job of the pool may reuse them
         changing = np.array([self._pods.changing(unit, self.now_s) for unit in range(len(pods))])
         busy_s = self._busy_s
+        tail_s = self.tail_latency_of(minute - 1)
         return Observation(
             now_s=self.now_s,
             capacity=self._pods.capacity,
             minute=minute,
             arrivals_per_min=np.diff(history, axis=1).astype(float),
             mean_latency_s=spent_s / np.maximum(finished, 1),
-            tail_latency_s=self.tail_latency_of(minute - 1),
+            tail_latency_s=tail_s,
             ongoing=self._serving.ongoing,
             running=running,
             starting=self._target - running,
@@ -187,6 +192,11 @@ class SimulatedCluster(SharingCluster):
             present=self.present,
             placement=self._wishes or None,
             busy_s=None if busy_s is None else busy_s[:, max(minute - 1, 0)],
+            served_per_min=self._served.copy(),
+            failed_per_min=np.zeros(len(self._target)),
+            cancelled_per_min=np.zeros(len(self._target)),
+            refused_per_min=self._refused.copy(),
+            served_tail_latency_s=self._served_tail_latency_s.copy(),
         )
 
     def apply(self, target: np.ndarray, drop: np.ndarray) -> None:
@@ -266,6 +276,8 @@ class SimulatedCluster(SharingCluster):
         if minute == self._tail_minute:
             return self._tail_latency_s.copy()
         requests, kinds = self._serving.requests, self._serving.kinds
+        begins_s, ends_s = minute * MINUTE_S, (minute + 1) * MINUTE_S
+        before = self.minute_edges[:, max(0, minute - 1)]
         for j, (job, (a, b)) in enumerate(
             zip(self.workload.jobs, self.minute_edges[:, minute : minute + 2])
         ):
@@ -281,6 +293,14 @@ class SimulatedCluster(SharingCluster):
                     until_s = np.where(first_token_s > 0, first_token_s, until_s)
                 spent_s = np.where(ended, latency_s, until_s - requests.arrival_s[a:b])
             self._tail_latency_s[j] = quantile_of(spent_s, job.quantile)
+            served = np.isfinite(spent_s)
+            self._refused[j] = len(spent_s) - np.count_nonzero(served)
+            lately = slice(before[j], b)  # an earlier request waits for a minute at most
+            end_s = requests.arrival_s[lately] + requests.latency_s[lately]
+            ended_here = (requests.latency_s[lately] > 0) & (end_s > begins_s) & (end_s <= ends_s)
+            self._served[j] = np.count_nonzero(ended_here)
+            of_served = spent_s if served.all() else spent_s[served]
+            self._served_tail_latency_s[j] = quantile_of(of_served, job.quantile)
         self._tail_minute = minute
         return self._tail_latency_s.copy()
 

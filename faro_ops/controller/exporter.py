@@ -31,8 +31,18 @@ GAUGES = (
     ("faro_ongoing_requests", "requests in the system", "observation.ongoing"),
     (
         "faro_failed_requests_per_minute",
-        "requests that failed in the last minute",
+        "requests that failed in the last complete minute",
         "observation.failed_per_min",
+    ),
+    (
+        "faro_refused_requests_per_minute",
+        "requests that were refused in the last complete minute",
+        "observation.refused_per_min",
+    ),
+    (
+        "faro_cancelled_requests_per_minute",
+        "requests of the last complete minute whose client hung up",
+        "observation.cancelled_per_min",
     ),
     (
         "faro_tail_latency_seconds",

@@ -15,11 +15,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 FINE = "fine"
+FAILING = "failing"  # its requests fail, or its clients hang up; Faro scales it as before
 MISSING = "missing"  # its load or latency is not known
 MISCONFIGURED = "misconfigured"  # Faro cannot scale it as it is described, and keeps its replicas
 CONTESTED = "contested"  # another client scales it, too
 GONE = "gone"  # its Deployment or application does not exist
-STATES = (FINE, MISSING, MISCONFIGURED, CONTESTED, GONE)  # from best to worst
+STATES = (FINE, FAILING, MISSING, MISCONFIGURED, CONTESTED, GONE)  # from best to worst
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,7 +304,16 @@ def without_data(last: Observation, now_s: float) -> Observation:
     age_s = seen.capacity_age_s
     if age_s is not None:
         age_s += now_s - last.now_s
-    return replace(seen, failed_per_min=None, capacity_age_s=age_s)
+    return replace(
+        seen,
+        served_per_min=None,
+        failed_per_min=None,
+        refused_per_min=None,
+        cancelled_per_min=None,
+        served_tail_latency_s=None,
+        throttled=None,
+        capacity_age_s=age_s,
+    )
 
 
 def tick_times(

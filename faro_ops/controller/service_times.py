@@ -8,8 +8,8 @@ half hour.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -56,8 +56,8 @@ def with_columns(plan: LivePlan, state: Any) -> LivePlan:
         return plan
     return replace(
         plan,
-        service_factor=mean_factor(learned.weight).round(DIGITS),
-        service_factor_error=relative_error(learned.weight).round(DIGITS),
+        service_factor=mean_factor(learned.belief).round(DIGITS),
+        service_factor_error=relative_error(learned.belief).round(DIGITS),
     )
 
 
@@ -82,13 +82,21 @@ def after_rollouts(state: Any, before: np.ndarray | None, now: np.ndarray | None
 
 
 def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str, Any] | None:
-    """What is learned, as a section of the run's state; None if the policy does not learn."""
+    """What is learned, as a section of the run's state; None if the policy does not learn.
+
+    The row of a job has the posterior from informative minutes, in whole parts; how many they are,
+    and since when; and the load and replicas with which the service last met its SLO. A job without
+    an informative minute has no row.
+    """
     learned = learned_of(memory.state)
     if learned is None:
         return None
     revision = LiveMemory.of(memory).revision
     rows = {}
+    trial = learned.trial
     for n, job in enumerate(jobs):
+        if not learned.informative[n]:
+            continue
         parts = np.rint(learned.weight[n] * PARTS).astype(int)
         kept = np.flatnonzero(parts)
         rows[job.name] = {
@@ -96,6 +104,9 @@ def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str,
             "first": int(kept[0]),
             "parts": " ".join(map(str, parts[kept[0] : kept[-1] + 1].tolist())),
             "revision": 0 if revision is None else int(revision[n]),
+            "informative_minutes": int(learned.informative[n]),
+            "since_s": time.unix_s(MINUTE_S * float(learned.since_minute[n])),
+            "healthy": [round(float(trial.rate_rps[n]), DIGITS), int(trial.replicas[n])],
         }
     # The time at which the last minute ended that was learned from.
     return {"grid": GRID, "until_s": time.unix_s(MINUTE_S * learned.minute), "jobs": rows}
@@ -123,7 +134,9 @@ def resumed(
     if now_s - until_s > OLD_S:
         return memory, _starting(f"{(now_s - until_s) / 3600:.0f} hours old")
 
-    weight = learned.weight.copy()
+    weight, trial = learned.weight.copy(), learned.trial
+    informative, since_minute = learned.informative.copy(), learned.since_minute.copy()
+    rate_rps, replicas = trial.rate_rps.copy(), trial.replicas.copy()
     known = LiveMemory.of(memory)
     none = np.zeros(len(jobs), int)
     revision = none if known.revision is None else known.revision.copy()
@@ -132,17 +145,28 @@ def resumed(
         if job.name not in rows:
             continue
         try:
-            assumed_s, of_job, its_revision = _row(rows[job.name])
+            row = Row.of(rows[job.name])
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             damaged.append(job.name)
             continue
-        if not math.isclose(assumed_s, job.busy_s, rel_tol=1e-6):
+        if not math.isclose(row.assumed_s, job.busy_s, rel_tol=1e-6):
             other.append(job.name)
             continue
-        weight[n], revision[n] = of_job, its_revision or revision[n]
+        weight[n], revision[n] = row.weight, row.revision or revision[n]
+        informative[n] = row.informative
+        since_minute[n] = math.floor(time.run_s(row.since_s) / MINUTE_S + TOLERANCE)
+        rate_rps[n], replicas[n] = row.healthy
     # Not later than now, although the clock of the last leader may have been ahead.
     minute = math.floor(min(until_s, now_s) / MINUTE_S + TOLERANCE)
-    state = with_learned(memory.state, replace(learned, weight=weight, minute=max(0, minute)))
+    learned = replace(
+        learned,
+        weight=weight,
+        minute=max(0, minute),
+        informative=informative,
+        since_minute=since_minute,
+        trial=replace(trial, rate_rps=rate_rps, replicas=replicas),
+    )
+    state = with_learned(memory.state, learned)
     lines = []
     if damaged:
         lines.append(_starting("damaged", damaged))
@@ -151,15 +175,38 @@ def resumed(
     return replace(known, state=state, revision=revision), "; ".join(lines)
 
 
-def _row(row: Mapping[str, Any]) -> tuple[float, np.ndarray, int]:
-    """(assumed time, posterior (factors,), revision) of a job; ValueError and others if damaged."""
-    first, parts = int(row["first"]), np.array(row["parts"].split(), float)
-    fits = first >= 0 and first + len(parts) <= len(FACTORS)
-    if not fits or not np.isfinite(parts).all() or (parts < 0).any() or parts.sum() <= 0:
-        raise ValueError(f"first={first} and parts are no posterior")
-    weight = np.zeros((1, len(FACTORS)))
-    weight[0, first : first + len(parts)] = parts
-    return float(row["assumed_s"]), normalised(weight)[0], int(row["revision"])
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is saved about one job, as `section_of` describes it."""
+
+    assumed_s: float
+    weight: np.ndarray  # (factors,)
+    revision: int
+    informative: int
+    since_s: float  # Unix time
+    healthy: tuple[float, int]  # requests/s, replicas
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Parse a saved row; raises ValueError, KeyError and the like if it is damaged."""
+        first, parts = int(row["first"]), np.array(row["parts"].split(), float)
+        fits = first >= 0 and first + len(parts) <= len(FACTORS)
+        if not fits or not np.isfinite(parts).all() or (parts < 0).any() or parts.sum() <= 0:
+            raise ValueError(f"first={first} and parts are no posterior")
+        weight = np.zeros((1, len(FACTORS)))
+        weight[0, first : first + len(parts)] = parts
+        rate_rps, replicas = map(float, row["healthy"])
+        numbers = (float(row["since_s"]), rate_rps, replicas, float(row["informative_minutes"]))
+        if not all(map(math.isfinite, numbers)) or min(numbers[1:]) < 0 or numbers[-1] < 1:
+            raise ValueError("no evidence")
+        return cls(
+            assumed_s=float(row["assumed_s"]),
+            weight=normalised(weight)[0],
+            revision=int(row["revision"]),
+            informative=int(numbers[-1]),
+            since_s=numbers[0],
+            healthy=(rate_rps, int(replicas)),
+        )
 
 
 def _starting(problem: str, names: Sequence[str] = ()) -> str:

@@ -5,7 +5,7 @@ queries of one job is reported to the board of job states, and the other jobs ke
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -29,6 +29,10 @@ SOURCE = "metrics"  # of reports to the board of job states
 # Measurements of a job.
 COUNTS = "requests by minute"
 COUNT_NOW = "requests of this minute"
+FAILED = "failed requests"
+REFUSED = "refused requests"
+CANCELLED = "cancelled requests"
+THROTTLED = "share of throttled time"
 MEAN = "mean latency"
 TAIL = "latency quantile"
 FIRST_TOKEN = "time to the first token"
@@ -36,6 +40,8 @@ PER_TOKEN = "time per output token"
 MET_SLO = "requests that met the SLO"
 ONGOING = "ongoing requests"
 NEEDED = (COUNTS, MEAN)  # without one of them, the job's data is missing
+# A value of 0/0 or infinity is unknown; of other measurements, it cannot be right.
+UNKNOWN_IF_UNDEFINED = (TAIL, FIRST_TOKEN, PER_TOKEN, MET_SLO, THROTTLED, ONGOING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,12 @@ class Queries:
     first_token_s: str = ""
     per_token_s: str = ""
     met_slo: str = ""  # requests of the window that met the job's SLO, or both its limits
+    # Requests of the window that failed, that the replicas refused, and whose client gave up; ""
+    # if they are not counted. Then, they are unknown, and not 0.
+    failed: str = ""
+    refused: str = ""
+    cancelled: str = ""
+    throttled: str = ""  # share of the window in which CPU limits slowed the replicas
     job: str = ""  # the job's name
     # If > 0, the SLO limits both, and the weight is that of `workload.replicas.Continuous`.
     per_token_weight: float = 0.0
@@ -151,6 +163,10 @@ class DeploymentMetrics:
             Measurement(FIRST_TOKEN, "first_token_s", minute_s, last_end),
             Measurement(PER_TOKEN, "per_token_s", minute_s, last_end),
             Measurement(MET_SLO, "met_slo", minute_s, last_end),
+            Measurement(FAILED, "failed", minute_s, last_end),
+            Measurement(REFUSED, "refused", minute_s, last_end),
+            Measurement(CANCELLED, "cancelled", minute_s, last_end),
+            Measurement(THROTTLED, "throttled", minute_s, last_end),
             Measurement(ONGOING, "ongoing", window_s, (now_s,)),
         )
         now = last(found[COUNT_NOW])  # (jobs,)
@@ -169,6 +185,8 @@ class DeploymentMetrics:
             "first_token_s": first_token_s,
             "per_token_s": per_token_s,
             "goodput_rps": last(found[MET_SLO]) / MINUTE_S,
+            **ended_per_min(found),
+            "throttled": known(last(found[THROTTLED])),
         }
 
     def _measured(
@@ -212,6 +230,27 @@ def last(values: np.ndarray) -> np.ndarray:
     return values[:, -1] if values.shape[1] else np.full(len(values), np.nan)
 
 
+def known(values: np.ndarray) -> np.ndarray | None:
+    """`values` (jobs,), or None if they are unknown of all jobs."""
+    return None if np.isnan(values).all() else values
+
+
+def ended_per_min(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | None]:
+    """Requests of the last minute by how they ended, as fields of an `Observation`.
+
+    The number of served requests is known where all the others are counted. Ongoing requests of
+    now may have arrived in the minute, so they do not count as served.
+    """
+    arrived = last(found[COUNTS]) - last(found[ONGOING])
+    failed, refused, cancelled = (last(found[name]) for name in (FAILED, REFUSED, CANCELLED))
+    return {
+        "served_per_min": known(np.maximum(arrived - failed - refused - cancelled, 0)),
+        "failed_per_min": known(failed),
+        "refused_per_min": known(refused),
+        "cancelled_per_min": known(cancelled),
+    }
+
+
 def plausible(answer: Answer, name: str) -> tuple[np.ndarray, str]:
     """(values, problem): the values (times,) with NaN where they cannot be right.
 
@@ -222,7 +261,7 @@ def plausible(answer: Answer, name: str) -> tuple[np.ndarray, str]:
     undefined = np.isinf(values)  # 0/0, or infinite
     if name == MEAN:
         values[undefined] = 0.0
-    elif name in (TAIL, FIRST_TOKEN, PER_TOKEN, MET_SLO, ONGOING):
+    elif name in UNKNOWN_IF_UNDEFINED:
         values[undefined] = np.nan
     wrong = (values < 0) | np.isinf(values)
     problem = answer.problem

@@ -22,8 +22,6 @@ REASONS = (*protocol.REASONS, AUTHORITY, FRAGMENTED)
 class LiveObservation(Observation):
     """An observation of a live cluster; arrays are (jobs,) unless stated otherwise."""
 
-    # Requests that failed (5xx) in the last minute; None if not measured.
-    failed_per_min: np.ndarray | None = None
     # Of a job that generates tokens, the SLO's quantiles of the time to the first token and of the
     # time per later token over the last complete minute; NaN where not measured, None: nowhere.
     first_token_s: np.ndarray | None = None

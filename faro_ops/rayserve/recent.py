@@ -4,7 +4,7 @@ Trace time may run faster than wall time (`Clock`). NaN = missing.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from typing import Any
 
@@ -20,6 +20,7 @@ from faro_ops.rayserve.streams import Streams, by_slo, counted
 
 # A count needs data for at least this share of its seconds; otherwise it is NaN.
 MIN_KNOWN_SHARE = 0.75
+NOT_SERVED = ("dropped", "failed", "cancelled")  # counts of a row
 
 
 class RecentSeconds:
@@ -117,23 +118,35 @@ class RecentSeconds:
         ]
         return np.array(counts)
 
-    def failed_per_min(self, minute: int) -> np.ndarray:
-        """Requests that failed in the minute before `minute`; NaN if no second of it has data."""
-        counts = [total["failed"] if known else np.nan for total, known in self._minute(minute - 1)]
-        return np.array(counts, float)
+    def ended_per_min(self, minute: int) -> dict[str, np.ndarray]:
+        """Requests of the minute before `minute` that were served, failed, refused or cancelled.
+
+        As fields of an `Observation`; NaN if too few of its seconds have data.
+        """
+        found = {
+            f"{name}_per_min": np.full(len(self._seconds), np.nan)
+            for name in ("served", "failed", "refused", "cancelled")
+        }
+        columns = dict(zip(found, ("done", "failed", "dropped", "cancelled")))
+        for n, (total, known) in enumerate(self._minute(minute - 1)):
+            if known >= MIN_KNOWN_SHARE * self._clock.minute_s:
+                for name, column in columns.items():
+                    found[name][n] = total[column] * self._clock.minute_s / known
+        return found
 
     def mean_latency_s(self, now_s: float) -> np.ndarray:
         """Mean latency of the requests that ended in the last LATENCY_WINDOW_S.
 
         A dropped request counts as 0 s. The mean is 0 if no request ended, as in an idle job. It is
-        NaN if no second has data or if all requests failed.
+        NaN if no second has data, or if no request was served or dropped although some ended.
         """
         last = math.floor(self._clock.wall_s(now_s))
         first = last - math.ceil(LATENCY_WINDOW_S / self._clock.scale)
         means_s = []
         for total, known in self.totals(first, last):
             measured = total["done"] + total["dropped"]
-            if not known or (total["failed"] and not measured):
+            faulty = total["failed"] + total["cancelled"]
+            if not known or (faulty and not measured):
                 means_s.append(math.nan)
             else:
                 means_s.append(total["latency_s"] * self._clock.scale / max(measured, 1))
@@ -142,11 +155,20 @@ class RecentSeconds:
     def tail_latency_s(self, minute: int, quantile: np.ndarray) -> np.ndarray:
         """Latency quantiles in the minute before `minute`, for the jobs' quantiles (jobs,).
 
-        Dropped and failed requests count as inf.
+        Requests that were not served count as inf.
         """
+        return self._quantiles_s(minute, quantile, quantile_of_row)
+
+    def served_tail_latency_s(self, minute: int, quantile: np.ndarray) -> np.ndarray:
+        """The same of the served requests only; NaN without any."""
+        return self._quantiles_s(minute, quantile, quantile_of_served)
+
+    def _quantiles_s(
+        self, minute: int, quantile: np.ndarray, of: Callable[[Mapping[str, Any], float], float]
+    ) -> np.ndarray:
         enough = MIN_KNOWN_SHARE * self._clock.minute_s
         wall_s = [
-            quantile_of_row(total, q) if known >= enough else np.nan
+            of(total, q) if known >= enough else np.nan
             for (total, known), q in zip(self._minute(minute - 1), quantile)
         ]
         return self._clock.scale * np.array(wall_s)
@@ -155,7 +177,7 @@ class RecentSeconds:
         """Quantiles of the time to the first token and of the time per later token.
 
         They are those of the streamed answers that ended in the minute before `minute`, where
-        dropped and failed requests count as inf, and NaN for a job without any.
+        requests that were not served count as inf, and NaN for a job without any.
         """
         enough = MIN_KNOWN_SHARE * self._clock.minute_s
         wall_s = np.full((2, len(self._seconds)), np.nan)
@@ -202,12 +224,21 @@ def _requests(row: Mapping[str, Any]) -> int:
 def quantile_of_row(row: Mapping[str, Any], quantile: float) -> float:
     """Latency quantile of `row` in wall seconds; NaN if no request ended.
 
-    Dropped and failed requests count as inf.
+    Requests that were not served count as inf.
 
-    >>> quantile_of_row({"done": 3, "dropped": 0, "failed": 0, "buckets": {"16": 2, "32": 1}}, 0.5)
+    >>> row = {"done": 3, "dropped": 0, "failed": 0, "cancelled": 0, "buckets": {"16": 2, "32": 1}}
+    >>> quantile_of_row(row, 0.5)
     0.002
     """
-    ended = row["done"] + row["dropped"] + row["failed"]
+    return _quantile(row, quantile, sum(row[key] for key in NOT_SERVED) + row["done"])
+
+
+def quantile_of_served(row: Mapping[str, Any], quantile: float) -> float:
+    """Latency quantile of the served requests of `row` in wall seconds; NaN without any."""
+    return _quantile(row, quantile, row["done"])
+
+
+def _quantile(row: Mapping[str, Any], quantile: float, ended: float) -> float:
     if not ended:
         return math.nan
     buckets = sorted(row["buckets"], key=int)

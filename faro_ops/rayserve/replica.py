@@ -116,8 +116,10 @@ class ReplicaQueue:
                 began = time.perf_counter()
                 answer = await call()
                 ended = time.perf_counter()
+        except asyncio.CancelledError:  # the client hung up
+            self._row()["cancelled"] += 1
+            raise
         except BaseException:
-            # This includes cancellation, so that every arrival counts as done, dropped or failed.
             self._row()["failed"] += 1
             raise
         finally:
@@ -138,7 +140,8 @@ class ReplicaQueue:
         """Wait for the first part of a streamed answer and return all parts.
 
         The request stays ongoing until the last part. Then its times to the first part, per later
-        part and to the last one are recorded. If the model fails before that, it has failed.
+        part and to the last one are recorded. If the model fails before that, the request has
+        failed. If the client hangs up before that, it is cancelled.
 
         arrived_s : when the request arrived, by time.perf_counter().
         """
@@ -158,6 +161,9 @@ class ReplicaQueue:
                     count += 1
                     last_s = time.perf_counter()
                     yield part
+            except (asyncio.CancelledError, GeneratorExit):  # the client hung up
+                self._row()["cancelled"] += 1
+                raise
             except Exception:
                 self._row()["failed"] += 1
                 raise

@@ -16,7 +16,7 @@ FRESH_S = 5.0  # a replica whose last heartbeat is older does not count as runni
 PER_OCTAVE = 16  # latency buckets per doubling of the latency, each 4.4 % wide
 FLOOR_S = 1e-3
 MAX_MEASURE = 1e15  # a larger count or sum of seconds cannot be right
-COUNTS = ("arrivals", "dropped", "failed", "done")
+COUNTS = ("arrivals", "dropped", "failed", "cancelled", "done")
 SUMS = ("latency_s", "service_s", "service_s2")
 BY_BUCKET = ("buckets", "streams")  # counts by latency bucket
 
@@ -41,7 +41,8 @@ def empty_row() -> dict[str, Any]:
     """Measurements of one second of a replica or a job, all zero.
 
     arrivals, dropped : requests that arrived in the second.
-    done, failed : requests that ended in the second.
+    done, failed, cancelled : requests that ended in the second: they were served, the model or
+        its replica failed, or their client hung up.
     latency_s : sum of the time in the replica, over `done`.
     service_s, service_s2 : sums of the service time and of its square, over `done`.
     buckets : number of `done` by latency bucket; the keys are strings, as in JSON.
@@ -68,6 +69,7 @@ def fault_of(row: Any) -> str:
     'arrivals=nan'
     """
     try:
+        row = {"cancelled": 0} | row  # an older replica does not count them apart
         values = {key: row[key] for key in (*COUNTS, *SUMS)}
         values |= {f"buckets[{int(key)}]": count for key, count in row["buckets"].items()}
         for key, count in row.get("streams", {}).items():  # an older replica has none

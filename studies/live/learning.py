@@ -123,7 +123,7 @@ def factors_of(learned: Sequence[Learned], jobs: Sequence[Job], true: np.ndarray
     learned : at each tick.
     true : (jobs,) true / stated service time.
     """
-    by_minute = {one.minute: one.weight for one in learned if one.minute > 0}
+    by_minute = {one.minute: one.belief for one in learned if one.minute > 0}
     rows = [
         {"minute": minute, "job": job.name, "true": true[n], "factor": factor[n], "error": error[n]}
         for minute, weight in sorted(by_minute.items())

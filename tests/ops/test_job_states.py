@@ -83,7 +83,7 @@ def test_a_reason_is_one_line_and_an_unknown_state_is_refused():
     states = JobStates()
     states.report("a", MISSING, "parse error\n at char 3", by="metrics")
     assert states.of("a").reason == "parse error at char 3"
-    with pytest.raises(ValueError, match=r"^state='lost' is unknown; accepted: fine, missing"):
+    with pytest.raises(ValueError, match=r"^state='lost' is unknown; accepted: fine, failing"):
         states.report("a", "lost", "", by="metrics")
 
 

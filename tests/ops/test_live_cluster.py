@@ -20,7 +20,7 @@ from faro_ops.rayserve.authentication import read_token
 from faro_ops.rayserve.cluster import RayServeCluster
 from faro_ops.rayserve.recent import RecentSeconds
 from faro_ops.rayserve.spec import serve_specs
-from faro_ops.rayserve.statistics import empty_row
+from faro_ops.rayserve.statistics import empty_row, latency_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -376,11 +376,23 @@ def minute_of_which_a_tenth(was):
     return dict.fromkeys(range(1000, 1060), row)
 
 
-def test_failed_requests_are_observed_and_violate_the_slo():
+@pytest.mark.parametrize(
+    ("was", "field"),
+    [
+        ("failed", "failed_per_min"),
+        ("cancelled", "cancelled_per_min"),
+        ("dropped", "refused_per_min"),
+    ],
+)
+def test_requests_that_are_not_served_violate_the_slo_and_have_no_latency(was, field):
     recent = RecentSeconds(("a",), Clock(1000))
-    recent.add("a", minute_of_which_a_tenth(was="failed"))
-    assert recent.failed_per_min(1).tolist() == [60]
-    assert np.isinf(recent.tail_latency_s(1, np.array([0.99])))
+    recent.add("a", minute_of_which_a_tenth(was))
+    ended = {name: counts.tolist() for name, counts in recent.ended_per_min(1).items()}
+    none = {"failed_per_min": [0], "cancelled_per_min": [0], "refused_per_min": [0]}
+    assert ended == {"served_per_min": [540]} | none | {field: [60]}
+    p99 = np.array([0.99])
+    assert np.isinf(recent.tail_latency_s(1, p99))
+    assert recent.served_tail_latency_s(1, p99) == pytest.approx(latency_of(100))
 
 
 def test_a_job_whose_requests_all_fail_does_not_look_idle():
@@ -416,7 +428,8 @@ def test_a_minute_is_summed_once_for_all_its_statistics(monkeypatch):
     quantile = np.array([0.99])
     for _ in range(2):
         recent.arrivals_per_min(1)
-        recent.failed_per_min(1)
+        recent.ended_per_min(1)
+        recent.served_tail_latency_s(1, quantile)
         recent.tail_latency_s(1, quantile)
         recent.token_latencies_s(1, quantile)
         recent.goodput_rps(1, np.array([0.7]))

@@ -95,7 +95,7 @@ def test_a_model_that_raises_counts_as_failed_and_frees_its_slot():
     assert totals(queue)["dropped"] == 0
 
 
-def test_a_caller_that_disconnects_counts_as_failed_and_frees_its_slot():
+def test_a_caller_that_disconnects_counts_as_cancelled_and_frees_its_slot():
     queue = ReplicaQueue(max_ongoing_requests=1)
 
     async def hang_up():
@@ -105,7 +105,9 @@ def test_a_caller_that_disconnects_counts_as_failed_and_frees_its_slot():
         await asyncio.gather(request, return_exceptions=True)
 
     asyncio.run(hang_up())
-    assert (totals(queue)["arrivals"], totals(queue)["failed"], queue.ongoing) == (1, 1, 0)
+    counts = totals(queue)
+    assert (counts["arrivals"], counts["cancelled"], counts["failed"]) == (1, 1, 0)
+    assert queue.ongoing == 0
 
 
 def test_time_in_the_queue_counts_as_latency_and_not_as_service():

@@ -16,7 +16,7 @@ from observations import observed
 from faro_lib import forecast
 from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies import PolicyContext
-from faro_lib.policies.learning import Learner
+from faro_lib.policies.learning import Learned, Learner
 from faro_lib.queueing import Formula
 from faro_lib.queueing.service_factor import FACTORS, mean_factor, prior, relative_error
 from faro_lib.queueing.slower import Slower
@@ -486,7 +486,10 @@ def test_a_run_without_learning_keeps_the_section_for_the_next_one(context, tmp_
 
 def test_the_section_of_200_jobs_is_small(faro):
     memory = Memory.start(faro, JOBS)
-    learned = replace(learned_of(memory.state), weight=prior(np.full(200, 0.3)))
+    start = Learned.start(prior(np.full(200, 0.3)))
+    healthy = replace(start.trial, rate_rps=np.full(200, 123.456), replicas=np.full(200, 12.0))
+    many = np.full(200, 12345.0)
+    learned = replace(start, informative=many, since_minute=many, trial=healthy)
     jobs = tuple(replace(JOBS[0], name=f"a-service-with-a-long-name-{n}") for n in range(200))
     memory = replace(memory, state=service_times.with_learned(memory.state, learned))
     section = service_times.section_of(memory, jobs, RunTime(1e9))

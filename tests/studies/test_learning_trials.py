@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,7 @@ def test_only_faro_that_learns_has_factors(trial):
 def known(minute: int, *factors: float) -> Learned:
     """A learner that is sure of the factor in FACTORS next to each given one."""
     nearest = [np.abs(FACTORS - factor).argmin() for factor in factors]
-    none = np.zeros(len(factors))
-    return Learned(np.eye(len(FACTORS))[nearest], minute, none, none, none)
+    return replace(Learned.start(np.eye(len(FACTORS))[nearest]), minute=minute)
 
 
 def test_the_factors_of_a_minute_are_those_after_it_is_complete():

@@ -1,0 +1,154 @@
+"""What a minute says about the speed of a service, and what it does not.
+
+Only the latencies of served requests in an undisturbed minute say how fast a service is. A minute
+is disturbed if requests failed or clients gave up, if a replica started or was lost, if CPU limits
+slowed the replicas, or if latencies look cut off, as when clients give up after a fixed time.
+Refused requests say at most that the service is slow enough to be overloaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from faro_lib.protocol import Observation
+from faro_lib.queueing import LatencyModel
+from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.replicas import SERIAL
+
+MAX_THROTTLED = 0.05  # share of a minute
+IDLE, IDLE_REPLICAS = 0.1, 8.0  # utilisation and replicas of a service in which no request waits
+CONSTANT = 0.8  # service times hardly vary if their mean is more than this share of their quantile
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """The replicas of the jobs in the current minute; arrays (jobs,)."""
+
+    fewest: np.ndarray  # that served
+    most: np.ndarray
+    drop: np.ndarray  # the largest drop rate in force
+    unsteady: np.ndarray  # bool, whether a replica started, or stopped although none was removed
+    running: np.ndarray  # at the last observation; NaN before the first
+    target: np.ndarray
+
+    @classmethod
+    def start(cls, jobs: int) -> "Replicas":
+        none = np.zeros(jobs)
+        unknown = np.full(jobs, np.nan)
+        return cls(none + np.inf, none, none, none.astype(bool), unknown, unknown)
+
+    def seen(self, observation: Observation) -> "Replicas":
+        """The replicas after another observation of the same minute."""
+        running, target = observation.running.astype(float), observation.target.astype(float)
+        started = running > self.running  # False for NaN
+        lost = self.running - running > np.maximum(self.target - target, 0)
+        return Replicas(
+            np.minimum(self.fewest, running),
+            np.maximum(self.most, running),
+            np.maximum(self.drop, observation.drop),
+            self.unsteady | started | lost,
+            running,
+            target,
+        )
+
+    def next_minute(self) -> "Replicas":
+        """The replicas at the beginning of the minute that follows the last observation."""
+        now = self.running
+        return replace(
+            self, fewest=now, most=now, drop=np.zeros(len(now)), unsteady=np.zeros(len(now), bool)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the last complete minute says about the jobs' services; arrays (jobs,)."""
+
+    rate_rps: np.ndarray  # requests per second that were not refused; NaN if unknown
+    fewest: np.ndarray  # replicas that served
+    most: np.ndarray
+    tail_s: np.ndarray  # latency quantile of the served requests; NaN if unknown
+    served_per_min: np.ndarray  # NaN if unknown
+    # Bool. `informative`: the latency says how fast the service is. `overloaded`: requests were
+    # refused for lack of replicas, and nothing else was wrong. At most one of them is True.
+    informative: np.ndarray
+    overloaded: np.ndarray
+    met_slo: np.ndarray  # whether an informative minute met the SLO
+    # Whether it had requests, and did not verifiably meet the SLO for another reason than failures.
+    missed_slo: np.ndarray
+
+
+def evidence_of(
+    jobs: Sequence[Job],
+    observation: Observation,
+    replicas: Replicas,
+    latency_model: LatencyModel,
+) -> Evidence:
+    """What the last complete minute of an observation says.
+
+    replicas : those of that minute.
+    latency_model : assumes the stated service times.
+    """
+    count = len(jobs)
+    allowed = np.array([1 - job.quantile for job in jobs])
+    slo_s = np.array([job.slo_s for job in jobs])
+    alone = np.array([not job.pool for job in jobs])
+    arrivals = observation.arrivals_per_min[:, -1]
+    unknown = np.full(count, np.nan)
+    known = {}
+    for name in ("served", "failed", "refused", "cancelled"):
+        of_minute = getattr(observation, f"{name}_per_min")
+        known[name] = unknown if of_minute is None else of_minute
+    tail_s = observation.served_tail_latency_s
+    tail_s = observation.tail_latency_s if tail_s is None else tail_s
+
+    harmless = np.maximum(allowed / 2 * arrivals, 0)  # so many hardly move the quantile
+    faulty = np.nan_to_num(known["failed"]) + np.nan_to_num(known["cancelled"])
+    dropped = replicas.drop * arrivals
+    excess = np.where(
+        np.isnan(known["refused"]),
+        np.where(np.isinf(observation.tail_latency_s) & (faulty <= harmless), np.inf, 0.0),
+        known["refused"] - dropped,
+    )
+    disturbed = (faulty > harmless) | ~(replicas.fewest >= 1)
+    if observation.throttled is not None:
+        disturbed = disturbed | (observation.throttled > MAX_THROTTLED)
+    disturbed = disturbed | cut_off(jobs, tail_s, observation.mean_latency_s, latency_model)
+
+    usable = alone & (arrivals > 0) & (replicas.drop <= allowed / 2)
+    overflow = excess > harmless
+    steady = ~disturbed & ~replicas.unsteady
+    informative = usable & steady & ~overflow & (tail_s > 0) & np.isfinite(tail_s)
+    overloaded = usable & ~disturbed & overflow
+    met_slo = informative & (tail_s <= slo_s)
+    missed_slo = alone & (arrivals > 0) & (overflow | ~(tail_s <= slo_s))
+    return Evidence(
+        arrivals * (1 - replicas.drop) / MINUTE_S,
+        replicas.fewest,
+        replicas.most,
+        tail_s,
+        known["served"],
+        informative,
+        overloaded,
+        met_slo,
+        missed_slo,
+    )
+
+
+def cut_off(
+    jobs: Sequence[Job], tail_s: np.ndarray, mean_s: np.ndarray, latency_model: LatencyModel
+) -> np.ndarray:
+    """Whether clients gave up after a time that is shorter than many service times, bool (jobs,).
+
+    Then, the latency quantile `tail_s` (jobs,) is the time after which they gave up. It is shorter
+    than that of an idle service, and the mean `mean_s` (jobs,) is close to it. A service that is
+    faster than stated has a shorter quantile, too, but a mean that is as much shorter.
+    """
+    busy_s = latency_model.saturated_s(jobs)[:, None]
+    rate_rps, replicas = IDLE_REPLICAS * IDLE / busy_s, np.full_like(busy_s, IDLE_REPLICAS)
+    idle_s = np.median(latency_model.minutes_s(jobs, rate_rps, replicas), axis=2)
+    share = (busy_s / idle_s)[:, 0]  # of the quantile that the mean has in an idle service
+    serial = np.array([job.replica == SERIAL for job in jobs])
+    close = mean_s > np.sqrt(share) * tail_s
+    return serial & (share < CONSTANT) & (tail_s < idle_s[:, 0]) & close
