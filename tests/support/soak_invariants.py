@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 from soak_faults import CAPACITY, DATA, NOTHING, TROUBLED, Fault, standing
 from soak_time import Process
-from soak_world import FAROPLAN, MINIMUM, ORDERED, PLAN, STARTED, TICK_S, End, World
+from soak_world import FAROPLAN, ORDERED, PLAN, STARTED, TICK_S, End, World
 
 from faro_lib.protocol import CAPACITY as BY_CAPACITY
 from faro_ops.controller.job_states import FINE
@@ -199,9 +199,9 @@ class Invariants:
             if target is None:
                 continue
             self.figures.checks += 2
-            if target < MINIMUM:
+            if target < world.sizes.minimum:
                 self.note(world, f"{job} is asked to run {target}, below its minimum")
-            elif target < world.needed and not (forced or self._was_idle(world, job)):
+            elif target < self._needed(world, job) and not (forced or self._was_idle(world, job)):
                 self.note(world, f"{job} is asked to run {target}, fewer than it needs")
         if self.twin is not None:
             for job in world.jobs:
@@ -262,6 +262,10 @@ class Invariants:
         if now_s - max(self.ticked_s, self.start_s) > GAP_S:
             self.note(world, f"no tick for {now_s - self.ticked_s:.0f} s")
 
+    def _needed(self, world: World, job: str) -> int:
+        """The fewest replicas that a job may be asked to run while the capacity is enough."""
+        return world.enough(job, LAG_S) if world.sets_replicas else world.sizes.minimum
+
     def _was_idle(self, world: World, job: str) -> bool:
         begin_s, end_s = world.idle.get(job, (math.inf, -math.inf))
         return begin_s <= world.virtual.now_s <= end_s + AFTER_S
@@ -282,7 +286,7 @@ class Invariants:
         slack = int(lags or self.has_shrunk)
         low, high = low - slack, high + slack
         if now_s < self.forced_until_s:
-            low = MINIMUM
+            low = world.sizes.minimum
         if target is None or not low <= target <= high:
             self.note(world, f"{job} has {target}, its twin {low} to {high}")
 
