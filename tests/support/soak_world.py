@@ -94,6 +94,7 @@ DEPLOYMENT = "/apis/apps/v1", "deployments"
 HPA = "/apis/autoscaling/v2", "horizontalpodautoscalers"
 LEASE = "/apis/coordination.k8s.io/v1", "leases"
 FAROPLAN = "/apis/autoscaling.faro/v1alpha1", "faroplans"
+CONFIGMAP = "/api/v1", "configmaps"
 RAYSERVICE = "/apis/ray.io/v1", "rayservices"
 QUERY = re.compile(rf"\b(requests|mean|tail|ongoing|{'|'.join(FAILURE_QUERIES)})_(\w+)\[(\d+)s\]")
 
@@ -216,6 +217,10 @@ class World:
         """The replicas of a job that serve."""
         raise NotImplementedError
 
+    def knows_failures(self, job: str) -> bool:
+        """Whether Faro is told which requests of a job failed."""
+        return len(KNOWN_QUERIES) == len(FAILURE_QUERIES)
+
     def accepted(self, job: str) -> float:
         """The share of a job's requests that Faro lets its replicas accept."""
         return 1.0
@@ -248,12 +253,15 @@ class World:
         seconds = range(math.floor(from_s), math.floor(until_s))
         return together([self.outcome(job, second) for second in seconds])
 
-    def enough(self, job: str, around_s: float = 0.0) -> int:
-        """The fewest replicas that meet the SLO at the least load within this time of now."""
+    def enough(self, job: str, around_s: float = 0.0, as_stated: bool = False) -> int:
+        """The fewest replicas that meet the SLO at the least load within this time of now.
+
+        as_stated : whether to take the stated service time, not the true one.
+        """
         now_s = self.virtual.now_s
         times_s = (now_s - around_s, now_s, now_s + around_s)
         rate_rps = min(self.sizes.rate_rps(job, one_s) for one_s in times_s)
-        factor = self.troubles.get(job, WELL).factor
+        factor = 1.0 if as_stated else self.troubles.get(job, WELL).factor
         return max(self.sizes.minimum, self.sizes.service.enough(rate_rps, factor))
 
     # --- objects -------------------------------------------------------------------------------
@@ -455,6 +463,9 @@ class DeploymentWorld(World):
             if one := self.find(DEPLOYMENT, job):
                 self._observe(one, nodes)
         self.note_stages()
+
+    def knows_failures(self, job: str) -> bool:
+        return super().knows_failures(job) and job in KNOW_FAILURES
 
     def serving(self, job: str) -> int:
         one = self.find(DEPLOYMENT, job) or {}
