@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
-from soak_faults import CEILINGS, FAULTS, ON_TRIAL, TROUBLED, Fault, faults_of
+from soak_faults import CEILINGS, FAULTS, NONE, ON_TRIAL, TROUBLED, Fault, faults_of
 from soak_invariants import JOURNAL_BYTES, Figures, Invariants, Twin, standing
 from soak_world import FAROPLAN, PLAN, USUAL, WORLDS, Sizes, World, in_world
 
@@ -35,7 +35,7 @@ QUIET_S = 300.0  # before the first fault, so that each job has its first plan
 MINUTE_S = 60.0
 TWIN_H = 2.0  # shortest twin, which several soaks share
 TRIALS = 0.1  # share of the faults that are about the evidence about a service
-TAIL_H = 0.5
+TAIL_H = 0.5  # that a soak goes on at most, until a job is as before its last trial
 BETWEEN_S = 30.0  # after a fault, so that the next tick sees its end
 
 
@@ -121,6 +121,7 @@ def soak(
         faults = tuple(one for one in faults_of(kind) if one.name not in PENDING)
     # The cores that one job leaves raise the ceilings of the others, so they have no twin.
     faults = tuple(one for one in faults if one.lasts_s <= 3600 * hours) or faults
+    shorter = tuple(one for one in faults if one.changes not in ON_TRIAL) or (NONE,)
     longest_h = max(one.lasts_s for one in faults) / 3600
     twin_h = max(TWIN_H, math.ceil(hours + longest_h + TAIL_H))
     twin = None if kind == CEILINGS[0] else twin_of(kind, twin_h)
@@ -132,12 +133,10 @@ def soak(
         start(world, checked, None)
         virtual, begin_s = world.virtual, world.virtual.now_s
         end_s = begin_s + 3600 * hours
-        # At most TAIL_H longer, until a job that is compared with its twin must be as before.
-        while virtual.now_s < end_s or (
-            virtual.now_s < end_s + 3600 * TAIL_H
-            and any(checked.on_trial(world, job) for job in TROUBLED)
-        ):
-            fault, job = next_fault(rng, faults, not checked.figures.faults)
+        # It goes on until a job that is compared with its twin must be as before.
+        while virtual.now_s < end_s or any(checked.on_trial(world, job) for job in TROUBLED):
+            wanted = faults if virtual.now_s < end_s else shorter
+            fault, job = next_fault(rng, wanted, not checked.figures.faults)
             if checked.on_trial(world, job):
                 job = next(one for one in TROUBLED if one != job)
             befall(world, checked, fault, job, MINUTE_S)

@@ -495,6 +495,7 @@ AFFINITY = {
     "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
 }
 
+NONE = Fault("none", lambda world, job: None)
 OF_EVIDENCE = (
     Fault("requests fail for a minute", requests_fail, well, ALL, 60.0, EVIDENCE),
     Fault("requests fail for 5 minutes", requests_fail, well, ALL, 300.0, EVIDENCE, state=FAILING),
@@ -519,7 +520,7 @@ FAULTS = (
     *(across(one, "a restart of all controllers", kill_all) for one in OF_EVIDENCE),
     *(across(one, "a change of leader", kill_leader) for one in OF_EVIDENCE),
     Fault("a saved belief is the worst", believe_the_worst, lasts_s=120, changes=BELIEF),
-    Fault("none", lambda world, job: None),
+    NONE,
     # capacity
     Fault("all nodes are cordoned", cordon(*NODES), cordon(*NODES, cordoned=False)),
     Fault("one node of two is cordoned", cordon("n1"), cordon("n1", cordoned=False)),

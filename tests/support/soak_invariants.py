@@ -369,7 +369,7 @@ class Invariants:
         on_trial = any(
             now_s < one.back_s and one.fault.changes in ON_TRIAL for one in self.trials.values()
         )
-        low, high = low - max(slack, int(on_trial)), high + slack
+        low, high = low - max(slack, int(on_trial)), math.inf if on_trial else high + slack
         if now_s < self.forced_until_s:
             low = world.sizes.minimum
         if target is None or not low <= target <= high:

@@ -74,6 +74,7 @@ ORDERED = "e"  # the job with a standing order of STARTED replicas
 FAILURE_QUERIES = ("failed", "refused", "cancelled")
 KNOWN_QUERIES = tuple(one for one in FAILURE_QUERIES if one in Queries.__slots__)
 KNOW_FAILURES = ("a", "c", "d")
+APART = 10_007  # between the numbers of the requests of two jobs, so that their fates differ
 KEPT_S = 30 * 60  # for which it is remembered what became of requests
 NODES = ("n1", "n2")
 HPA_S = 15.0  # between the decisions of an HPA
@@ -242,10 +243,11 @@ class World:
         if key not in self._outcomes:
             stages = self.stages[job]
             place = max(0, bisect_right(stages, second + 0.5, key=lambda one: one[0]) - 1)
-            first, count = self.count(job, 0.0, second), self.count(job, 0.0, second + 1)
+            first, after = (self.count(job, 0.0, one) for one in (second, second + 1))
+            other = first + APART * self.jobs.index(job)
             rate_rps = self.sizes.rate_rps(job, second)
             service = self.sizes.service
-            self._outcomes[key] = service.outcome(first, count - first, rate_rps, stages[place][1])
+            self._outcomes[key] = service.outcome(other, after - first, rate_rps, stages[place][1])
         return self._outcomes[key]
 
     def outcomes(self, job: str, from_s: float, until_s: float) -> Outcome:
