@@ -12,6 +12,7 @@ too, that the code is known not to survive (PENDING).
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from functools import cache
@@ -21,9 +22,9 @@ import numpy as np
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
-from soak_faults import CEILINGS, FAULTS, TROUBLED, Fault, faults_of
+from soak_faults import CEILINGS, FAULTS, NONE, ON_TRIAL, TROUBLED, Fault, faults_of
 from soak_invariants import JOURNAL_BYTES, Figures, Invariants, Twin, standing
-from soak_world import FAROPLAN, PLAN, WORLDS, World, in_world
+from soak_world import FAROPLAN, PLAN, USUAL, WORLDS, Sizes, World, in_world
 
 # Faults after which an invariant is known not to hold. Each line is an open finding.
 PENDING: tuple[str, ...] = ()
@@ -32,7 +33,9 @@ STEP_S = 1.0  # of what the cluster's own controllers do
 LOOK_S = 5.0  # between looks at the invariants
 QUIET_S = 300.0  # before the first fault, so that each job has its first plan
 MINUTE_S = 60.0
-TWIN_H = 1.0  # shortest twin, which several soaks share
+TWIN_H = 2.0  # shortest twin, which several soaks share
+TRIALS = 0.1  # share of the faults that are about the evidence about a service
+TAIL_H = 0.5  # that a soak goes on at most, until a job is as before its last trial
 BETWEEN_S = 30.0  # after a fault, so that the next tick sees its end
 
 
@@ -56,20 +59,51 @@ def start(world: World, checked: Invariants, twin: Twin | None) -> None:
     """Wait until each job has its first plan and the standing order is in force."""
     checked.start(world)
     pass_time(world, MINUTE_S, checked, twin)
-    if world.find(FAROPLAN, PLAN):
+    if world.sizes.ordered and world.find(FAROPLAN, PLAN):
         world.order(standing())
     pass_time(world, QUIET_S - MINUTE_S, checked, twin)
 
 
 @cache
-def twin_of(kind: str, hours: float) -> Twin:
+def twin_of(kind: str, hours: float, sizes: Sizes = USUAL) -> Twin:
     """The targets in the same world without faults, with one controller."""
     checked, twin = Invariants(None), Twin()
-    with in_world(kind, 1, checked.step, checked.failure) as world:
+    with in_world(kind, 1, checked.step, checked.failure, sizes) as world:
         start(world, checked, twin)
         pass_time(world, 3600 * hours, checked, twin)
     assert not checked.figures.broken, checked.figures.broken
     return twin
+
+
+def befall(world: World, checked: Invariants, fault: Fault, job: str, least_s: float = 0.0) -> None:
+    """Let a fault befall a job, and some time pass after it; at least `least_s` in all."""
+    until_s = world.virtual.now_s + least_s
+    checked.begin(world, fault, job)
+    fault.begin(world, job)
+    if fault.halfway:
+        pass_time(world, fault.lasts_s / 2, checked, None)
+        checked.halfway(world)
+        fault.halfway(world, job)
+        pass_time(world, fault.lasts_s / 2, checked, None)
+    else:
+        pass_time(world, fault.lasts_s, checked, None)
+    checked.end(world)
+    fault.end(world, job)
+    pass_time(world, max(BETWEEN_S, until_s - world.virtual.now_s), checked, None)
+
+
+def next_fault(
+    rng: np.random.Generator, faults: tuple[Fault, ...], is_first: bool
+) -> tuple[Fault, str]:
+    """A fault and the job that it befalls.
+
+    The first one, and TRIALS of the others, are of the evidence about a service, which last long.
+    """
+    on_trial = [one for one in faults if one.changes in ON_TRIAL]
+    others = [one for one in faults if one.changes not in ON_TRIAL]
+    chosen = on_trial if is_first or rng.random() < TRIALS else others
+    chosen = chosen or on_trial or others
+    return chosen[int(rng.integers(len(chosen)))], str(rng.choice(TROUBLED))
 
 
 def soak(
@@ -86,7 +120,11 @@ def soak(
     if faults is None:
         faults = tuple(one for one in faults_of(kind) if one.name not in PENDING)
     # The cores that one job leaves raise the ceilings of the others, so they have no twin.
-    twin = None if kind == CEILINGS[0] else twin_of(kind, max(hours, TWIN_H))
+    faults = tuple(one for one in faults if one.lasts_s <= 3600 * hours) or faults
+    shorter = tuple(one for one in faults if one.changes not in ON_TRIAL) or (NONE,)
+    longest_h = max(one.lasts_s for one in faults) / 3600
+    twin_h = max(TWIN_H, math.ceil(hours + longest_h + TAIL_H))
+    twin = None if kind == CEILINGS[0] else twin_of(kind, twin_h)
     rng = np.random.default_rng(seed)
     checked = Invariants(twin)
     memory_mb: list[float] = []
@@ -94,16 +132,14 @@ def soak(
     with in_world(kind, CONTROLLERS, checked.step, checked.failure) as world:
         start(world, checked, None)
         virtual, begin_s = world.virtual, world.virtual.now_s
-        while virtual.now_s < begin_s + 3600 * hours:
-            fault = faults[int(rng.integers(len(faults)))]
-            job = str(rng.choice(TROUBLED))
-            until_s = virtual.now_s + MINUTE_S
-            checked.begin(world, fault, job)
-            fault.begin(world, job)
-            pass_time(world, fault.lasts_s, checked, None)
-            checked.end(world)
-            fault.end(world, job)
-            pass_time(world, max(BETWEEN_S, until_s - virtual.now_s), checked, None)
+        end_s = begin_s + 3600 * hours
+        # It goes on until a job that is compared with its twin must be as before.
+        while virtual.now_s < end_s or any(checked.on_trial(world, job) for job in TROUBLED):
+            wanted = faults if virtual.now_s < end_s else shorter
+            fault, job = next_fault(rng, wanted, not checked.figures.faults)
+            if checked.on_trial(world, job):
+                job = next(one for one in TROUBLED if one != job)
+            befall(world, checked, fault, job, MINUTE_S)
             memory_mb.append(here.memory_info().rss / 1e6)
         figures = checked.figures
         files = [path for path in world.folder.rglob("*") if path.is_file()]

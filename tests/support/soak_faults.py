@@ -5,13 +5,16 @@ A fault of one job befalls `a` or `b` only, so that `c` and `d` must never notic
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from kube_things import node, pod, quota
+from soak_service import Trouble
 from soak_world import (
-    CORES,
+    CONFIGMAP,
     DEPLOYMENT,
     FAROPLAN,
     HPA,
@@ -30,16 +33,27 @@ from soak_world import (
     World,
 )
 
+from faro_lib.queueing.service_factor import FACTORS
 from faro_ops.controller.job_states import CONTESTED, GONE, MISCONFIGURED, MISSING
 from faro_ops.controller.overrides import ALL_JOBS
+from faro_ops.controller.service_times import PARTS, SECTION
+from faro_ops.kube.plan_state import KEY
+from faro_ops.kube.preflight import state_name
 
 TROUBLED = ("a", "b")
 HOUR_S = 3600.0
 # What a fault may change.
 NOTHING = "nothing"  # no job
 JOB = "one job"  # the jobs in TROUBLED
+# What is seen of a job's latencies, although its service is as fast as before: it keeps what it
+# has in the twin, but for one replica, and soon has the same again.
+EVIDENCE = "the evidence about one service"
+SLOWER = "one service"  # its service time; the job gets what it needs for that
+BELIEF = "what is believed of one service"  # the job soon has what it has in the twin
 DATA = "the data of all jobs"  # they hold, and later know less of the past
 CAPACITY = "the capacity"  # less is left than the jobs use, so they must shrink after two minutes
+ON_TRIAL = EVIDENCE, SLOWER, BELIEF  # after which the job itself is compared with its twin
+FAILING = "failing"  # the state of a job of which more than 0.5 % of the requests fail
 ALL = "kubernetes", "ceilings", "ray"
 KUBERNETES = "kubernetes", "ceilings"
 REPLICAS = "kubernetes", "ray"  # in which Faro sets replicas
@@ -53,8 +67,9 @@ Act = Callable[[World, str], None]
 class Fault:
     """Something that goes wrong.
 
-    begin, end : called with the world and the job that it befalls.
-    lasts_s : seconds between the two; boards and orders are checked after two ticks.
+    begin, halfway, end : called with the world and the job that it befalls.
+    lasts_s : seconds from begin to end; boards and orders are checked after two ticks.
+    both : whether it befalls all jobs in TROUBLED.
     changes : what it may change; see above.
     reported : reasons of failures, of which a controller must count one; () if none is needed.
     state : the state that the board must show for the job; "" if none is needed.
@@ -78,6 +93,8 @@ class Fault:
     sets_clock: bool = False
     freezes: bool = False
     order: dict | None = None
+    both: bool = False
+    halfway: Act | None = None
 
 
 # --- capacity -------------------------------------------------------------------------------------
@@ -95,7 +112,7 @@ def cordon(*names: str, cordoned: bool = True) -> Act:
 def silent_nodes(silent: bool) -> Act:
     def act(world: World, _: str) -> None:
         for name in NODES:
-            world.put(NODE, node(name, str(CORES), ready=not silent))
+            world.put(NODE, node(name, str(world.sizes.cores), ready=not silent))
         if isinstance(world, RayWorld):
             workers(not silent)(world, "")
 
@@ -115,7 +132,7 @@ def nodes_gone(*names: str) -> Act:
 def all_nodes(world: World, _: str) -> None:
     """Two nodes as at the start."""
     for place, name in enumerate(NODES):
-        world.put(NODE, node(name, str(CORES)))
+        world.put(NODE, node(name, str(world.sizes.cores)))
         if isinstance(world, RayWorld):
             world.worker(place, name)
     world.remove(NODE, "small", "")
@@ -126,7 +143,7 @@ def all_nodes(world: World, _: str) -> None:
 def small_node(world: World, job: str) -> None:
     """One node that just holds the minima, in place of the two."""
     nodes_gone(*NODES)(world, job)
-    cores = MINIMUM * len(world.jobs)
+    cores = world.sizes.minimum * len(world.jobs)
     world.put(NODE, node("small", str(cores)))
     if isinstance(world, RayWorld):
         world.worker(9, "small", cores=cores)
@@ -252,6 +269,57 @@ def replica_dies(world: World, job: str) -> None:
 def replicas_live(world: World, job: str) -> None:
     assert isinstance(world, RayWorld)
     world.lost.clear()
+
+
+# --- the evidence about one service ---------------------------------------------------------------
+
+
+def drawn(world: World, low: float, high: float) -> float:
+    """A number from low to high, log-uniform, which depends on the time only."""
+    share = np.random.default_rng(int(world.virtual.now_s)).random()
+    return low * (high / low) ** share
+
+
+def requests_fail(world: World, job: str) -> None:
+    share = drawn(world, 0.01, 0.3)
+    # An application of Ray Serve fails at the end of its work, and the others at once.
+    world.troubles[job] = Trouble(failing=share, at_once=not isinstance(world, RayWorld))
+
+
+def clients_hang_up(world: World, job: str) -> None:
+    share = drawn(world, 0.02, 0.5)
+    patience_s = float(np.random.default_rng(int(100 * share)).uniform(0.1, 1.0))
+    world.troubles[job] = Trouble(hanging_up=share, patience_s=patience_s)
+
+
+def clients_time_out(world: World, job: str) -> None:
+    """All clients give up at a time that cuts the tail of the latencies."""
+    patience_s = world.sizes.service_s * drawn(world, 1.02, 2.0)
+    world.troubles[job] = Trouble(hanging_up=1.0, patience_s=patience_s)
+
+
+def latency_floor(world: World, job: str) -> None:
+    world.troubles[job] = Trouble(floor_s=drawn(world, 0.3, 1.2))
+
+
+def slower(world: World, job: str) -> None:
+    world.troubles[job] = Trouble(factor=1.5)
+
+
+def well(world: World, job: str) -> None:
+    world.troubles.pop(job, None)
+
+
+def believe_the_worst(world: World, job: str) -> None:
+    """The controllers start with a saved belief that the job is four times slower than stated."""
+    kill_all(world, job)
+    name = state_name(PLAN)
+    stored = world.find(CONFIGMAP, name)
+    assert stored, f"nothing is saved in the ConfigMap {name}"
+    state = json.loads(stored["data"][KEY])
+    worst = {"first": len(FACTORS) - 1, "parts": str(PARTS)}
+    state["sections"][SECTION]["jobs"][job] |= worst
+    world.put(CONFIGMAP, stored | {"data": stored["data"] | {KEY: json.dumps(state)}})
 
 
 # --- orders and settings --------------------------------------------------------------------------
@@ -427,8 +495,32 @@ AFFINITY = {
     "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
 }
 
+NONE = Fault("none", lambda world, job: None)
+OF_EVIDENCE = (
+    Fault("requests fail for a minute", requests_fail, well, ALL, 60.0, EVIDENCE),
+    Fault("requests fail for 5 minutes", requests_fail, well, ALL, 300.0, EVIDENCE, state=FAILING),
+    Fault(
+        "requests fail for 20 minutes", requests_fail, well, ALL, 1200.0, EVIDENCE, state=FAILING
+    ),
+    Fault("clients hang up for 10 minutes", clients_hang_up, well, ALL, 600.0, EVIDENCE),
+    Fault("clients time out for 10 minutes", clients_time_out, well, ALL, 600.0, EVIDENCE),
+    Fault("latencies have a floor for 10 minutes", latency_floor, well, ALL, 600.0, EVIDENCE),
+    Fault("latencies have a floor for an hour", latency_floor, well, ALL, HOUR_S, EVIDENCE),
+    Fault("a service is slower for 20 minutes", slower, well, ALL, 1200.0, SLOWER),
+)
+
+
+def across(fault: Fault, what: str, act: Act) -> Fault:
+    """The same fault, and this happens in the middle of it."""
+    return replace(fault, name=f"{fault.name}, across {what}", halfway=act)
+
+
 FAULTS = (
-    Fault("none", lambda world, job: None),
+    *OF_EVIDENCE,
+    *(across(one, "a restart of all controllers", kill_all) for one in OF_EVIDENCE),
+    *(across(one, "a change of leader", kill_leader) for one in OF_EVIDENCE),
+    Fault("a saved belief is the worst", believe_the_worst, lasts_s=120, changes=BELIEF),
+    NONE,
     # capacity
     Fault("all nodes are cordoned", cordon(*NODES), cordon(*NODES, cordoned=False)),
     Fault("one node of two is cordoned", cordon("n1"), cordon("n1", cordoned=False)),
@@ -522,6 +614,7 @@ FAULTS = (
         orders(),
         changes=JOB,
         order=TWO_FIELDS,
+        both=True,
     ),
     Fault(
         "an order ends before it begins",
@@ -529,6 +622,7 @@ FAULTS = (
         orders(),
         changes=JOB,
         order=ENDS_FIRST,
+        both=True,
     ),
     Fault(
         "an order is above the capacity",
@@ -553,7 +647,7 @@ FAULTS = (
         lasts_s=240,
         freezes=True,
     ),
-    Fault("two people use faro set at once", set_at_once, orders(), changes=JOB),
+    Fault("two people use faro set at once", set_at_once, orders(), changes=JOB, both=True),
     Fault("a job's settings change", edit_table(2.0), edit_table(1.0), changes=JOB),
     Fault(
         "a section serve is invalid",
@@ -569,6 +663,7 @@ FAULTS = (
         edit_table(1.0, recreate(STARTED)),
         lasts_s=120,
         changes=JOB,
+        both=True,
     ),
     Fault(
         "settings change while another job gains an HPA",
@@ -577,6 +672,7 @@ FAULTS = (
         PLAIN,
         120,
         JOB,
+        both=True,
     ),
     Fault(
         "settings change while the API server is silent for 25 s",
@@ -599,6 +695,7 @@ FAULTS = (
         orders(),
         lasts_s=120,
         changes=JOB,
+        both=True,
     ),
     Fault(
         "controllers start while a job is deleted",

@@ -43,9 +43,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from soak_faults import CAPACITY, DATA, NOTHING, TROUBLED, Fault, standing
+from soak_faults import (
+    BELIEF,
+    CAPACITY,
+    DATA,
+    FAILING,
+    JOB,
+    NOTHING,
+    ON_TRIAL,
+    SLOWER,
+    TROUBLED,
+    Fault,
+    standing,
+)
 from soak_time import Process
-from soak_world import FAROPLAN, MINIMUM, ORDERED, PLAN, STARTED, TICK_S, End, World
+from soak_world import FAROPLAN, PLAN, RESTART_S, STARTED, TICK_S, End, World
 
 from faro_lib.protocol import CAPACITY as BY_CAPACITY
 from faro_ops.controller.job_states import FINE
@@ -54,6 +66,11 @@ LAG_S = 450.0  # the load changes by at most 5 % in this time
 AFTER_S = 20 * 60.0  # forecasts use the last 15 minutes
 STATE_S = 2 * TICK_S + 5  # until a board shows what is wrong
 ORDER_S = 2 * TICK_S + 5  # until an order is in force
+BACK_S = 600.0  # after the end of what was false, until the job has what it has in the twin
+WATCHED_S = 300.0  # how much longer it is watched
+LEARNED_S = 720.0  # until it is learned that a service is slower, and the replicas serve
+START_S = RESTART_S + 2 * TICK_S  # until a killed controller has had a tick
+FAILING_S = 2 * 60 + 3 * TICK_S  # until a board shows that requests fail, or that they do not
 CALLS = 400  # of the API server in a minute, of one controller
 JOURNAL_BYTES = 20_000  # of a tick
 GAP_S = 100.0  # between ticks, for a restart, a hand-over, and a slow query after it
@@ -91,6 +108,7 @@ class Figures:
     """
 
     ticks: int = 0
+    trials: int = 0  # comparisons of a job on trial with its twin
     checks: int = 0  # of one invariant for one job, or for all, at one time
     hours: float = 0.0
     starts: int = 0  # of controllers
@@ -108,11 +126,43 @@ class Figures:
         return Counter(line.split(" | ")[1] for line in self.broken)
 
 
-class Invariants:
-    """Checks the invariants of one soak. `twin` is None in the twin itself."""
+@dataclass
+class Trial:
+    """A job whose latencies, or what is believed of them, were false, or whose service was slower.
 
-    def __init__(self, twin: Twin | None):
+    It is compared with its twin from then on.
+    """
+
+    fault: Fault
+    began_s: float
+    ended_s: float = math.inf
+    halfway_s: float = -math.inf  # when controllers were killed during it
+
+    @property
+    def back_s(self) -> float:
+        """When the job must have what it has in the twin again."""
+        if self.fault.changes == BELIEF:
+            return self.began_s + START_S + BACK_S
+        return self.ended_s + (AFTER_S if self.fault.changes == SLOWER else BACK_S)
+
+    @property
+    def over_s(self) -> float:
+        return self.back_s + WATCHED_S
+
+
+class Invariants:
+    """Checks the invariants of one soak.
+
+    twin : None in the twin itself.
+    troubled : the jobs that faults befall; the others are bystanders.
+    """
+
+    def __init__(self, twin: Twin | None, troubled: tuple[str, ...] = TROUBLED):
         self.twin = twin
+        self.troubled = troubled
+        self.trials: dict[str, Trial] = {}  # by job
+        # Until when a job may differ from its twin for another reason.
+        self.unlike_until_s: dict[str, float] = {}
         self.figures = Figures()
         self.fault: Fault | None = None
         self.job = ""
@@ -139,14 +189,19 @@ class Invariants:
         self.taken_over: tuple[float, dict[str, int | None]] = (-math.inf, {})
         self._noted: set[tuple[str, str, float]] = set()
 
-    def note(self, world: World, what: str) -> None:
-        """Note that an invariant does not hold, once per fault and text without its figures."""
-        name = self.fault.name if self.fault else "start"
+    def note(self, world: World, what: str, trial: Trial | None = None) -> None:
+        """Note that an invariant does not hold, once per fault and text without its figures.
+
+        trial : of which it is a violation, if not of the fault of this time.
+        """
+        fault = trial.fault if trial else self.fault
+        began_s = trial.began_s if trial else self.began_s
+        name = fault.name if fault else "start"
         since_s = world.virtual.now_s - self.start_s
         kind = "".join(letter for letter in what if not letter.isdigit())
-        if (name, kind, self.began_s) in self._noted:
+        if (name, kind, began_s) in self._noted:
             return
-        self._noted.add((name, kind, self.began_s))
+        self._noted.add((name, kind, began_s))
         self.figures.broken.append(f"{since_s:.0f} s | {name} | {what}")
 
     # --- the course of the faults --------------------------------------------------------------
@@ -154,8 +209,20 @@ class Invariants:
     def start(self, world: World) -> None:
         self.start_s = world.virtual.now_s
 
+    def on_trial(self, world: World, job: str) -> bool:
+        """Whether a job is being compared with its twin, so that no other fault may befall it."""
+        return job in self.trials and world.virtual.now_s < self.trials[job].over_s
+
     def begin(self, world: World, fault: Fault, job: str) -> None:
         now_s = world.virtual.now_s
+        if fault.changes in ON_TRIAL:
+            self.trials[job] = Trial(fault, now_s)
+            if not self._is_like_twin(world, job):
+                self.unlike_until_s[job] = math.inf
+        elif fault.changes == JOB:
+            for one in self.troubled if fault.both else (job,):
+                self.trials.pop(one, None)
+                self.unlike_until_s[one] = now_s + fault.lasts_s + AFTER_S
         self.fault, self.job, self.began_s = fault, job, now_s
         self.figures.faults[fault.name] += 1
         self.told.clear()
@@ -170,8 +237,15 @@ class Invariants:
         if fault.sets_clock:
             self.unsure_counts_until_s = now_s + AFTER_S
 
+    def halfway(self, world: World) -> None:
+        """The fault is half over, and something happens to the controllers."""
+        if self.job in self.trials:
+            self.trials[self.job].halfway_s = world.virtual.now_s
+
     def end(self, world: World) -> None:
         fault = self.fault
+        if self.job in self.trials and fault is self.trials[self.job].fault:
+            self.trials[self.job].ended_s = world.virtual.now_s
         if fault and fault.reported and not {*fault.reported} & {*+self.reasons}:
             self.note(world, f"no failure {' or '.join(fault.reported)!r} was counted")
         ordered = {order.get("job") for order in world.orders()}
@@ -199,14 +273,15 @@ class Invariants:
             if target is None:
                 continue
             self.figures.checks += 2
-            if target < MINIMUM:
+            if target < world.sizes.minimum:
                 self.note(world, f"{job} is asked to run {target}, below its minimum")
-            elif target < world.needed and not (forced or self._was_idle(world, job)):
+            elif target < self._needed(world, job) and not (forced or self._was_idle(world, job)):
                 self.note(world, f"{job} is asked to run {target}, fewer than it needs")
         if self.twin is not None:
             for job in world.jobs:
-                if job not in (*TROUBLED, ORDERED):
+                if job not in (*self.troubled, world.sizes.ordered):
                     self._like_twin(world, job, targets[job])
+        self._tried(world, targets)
         self._standing_order(world, targets)
         for end in world.ends:
             if not self._may_end(end):
@@ -234,7 +309,7 @@ class Invariants:
             self.figures.checks += 1
             low, high = self.twin.band(job, now_s - self.start_s, LAG_S)
             right = low == high == was
-            if job not in TROUBLED and right and targets[job] != was:
+            if job not in self.troubled and right and targets[job] != was:
                 self.note(world, f"the new leader set {job} from {was} to {targets[job]}")
 
     def _frozen(self, world: World, asked: dict[str, Any]) -> None:
@@ -262,6 +337,17 @@ class Invariants:
         if now_s - max(self.ticked_s, self.start_s) > GAP_S:
             self.note(world, f"no tick for {now_s - self.ticked_s:.0f} s")
 
+    def _needed(self, world: World, job: str) -> int:
+        """The fewest replicas that a job may be asked to run while the capacity is enough.
+
+        A service that has become slower needs more only once Faro can have learned it.
+        """
+        if not world.sets_replicas:
+            return world.sizes.minimum
+        trial = self.trials.get(job)
+        stated = trial is not None and world.virtual.now_s < trial.began_s + LEARNED_S
+        return world.enough(job, LAG_S, as_stated=stated)
+
     def _was_idle(self, world: World, job: str) -> bool:
         begin_s, end_s = world.idle.get(job, (math.inf, -math.inf))
         return begin_s <= world.virtual.now_s <= end_s + AFTER_S
@@ -280,18 +366,66 @@ class Invariants:
         lags = now_s < self.lags_until_s
         low, high = self.twin.band(job, now_s - self.start_s, AFTER_S if lags else LAG_S)
         slack = int(lags or self.has_shrunk)
-        low, high = low - slack, high + slack
+        on_trial = any(
+            now_s < one.back_s and one.fault.changes in ON_TRIAL for one in self.trials.values()
+        )
+        low, high = low - max(slack, int(on_trial)), math.inf if on_trial else high + slack
         if now_s < self.forced_until_s:
-            low = MINIMUM
+            low = world.sizes.minimum
         if target is None or not low <= target <= high:
             self.note(world, f"{job} has {target}, its twin {low} to {high}")
 
+    def _is_like_twin(self, world: World, job: str) -> bool:
+        """Whether a job has the target of its twin now, and nothing but a trial may change that."""
+        now_s, target = world.virtual.now_s, world.targets()[job]
+        if self.twin is None or target is None or now_s < self.unlike_until_s.get(job, -math.inf):
+            return False
+        low, high = self.twin.band(job, now_s - self.start_s, LAG_S)
+        return low <= target <= high
+
+    def _tried(self, world: World, targets: dict[str, int | None]) -> None:
+        """Compare the jobs on trial with their twins."""
+        now_s = world.virtual.now_s
+        for job, trial in list(self.trials.items()):
+            if now_s > trial.over_s:
+                del self.trials[job]
+                if math.isinf(self.unlike_until_s.get(job, 0.0)):
+                    self.unlike_until_s[job] = now_s + AFTER_S
+                continue
+            self._not_failing(world, job, trial)
+            target = targets[job]
+            unlike = now_s < self.unlike_until_s.get(job, -math.inf)
+            if self.twin is None or unlike or target is None or now_s < self.forced_until_s:
+                continue
+            lags = now_s < self.lags_until_s
+            low, high = self.twin.band(job, now_s - self.start_s, AFTER_S if lags else LAG_S)
+            slack = int(lags or self.has_shrunk)
+            self.figures.checks += 1
+            self.figures.trials += 1
+            if now_s > trial.back_s:
+                if not low - slack <= target <= high + slack:
+                    since_s = now_s - min(trial.ended_s, now_s)
+                    text = f"{since_s:.0f} s after its end, {job} has {target}"
+                    self.note(world, f"{trial.fault.name}: {text}, its twin {low} to {high}", trial)
+            elif trial.fault.changes != BELIEF and target < low - 1 - slack:
+                text = f"{job} has {target}, its twin {low} to {high}"
+                self.note(world, f"{trial.fault.name}: {text}", trial)
+
+    def _not_failing(self, world: World, job: str, trial: Trial) -> None:
+        """The state of a job whose requests have failed goes with the failures."""
+        board = world.board()
+        if trial.fault.state and board and world.virtual.now_s > trial.ended_s + FAILING_S:
+            self.figures.checks += 1
+            if board.of(job).state == FAILING:
+                self.note(world, f"{job} is still {FAILING} on the board", trial)
+
     def _standing_order(self, world: World, targets: dict[str, int | None]) -> None:
-        if world.virtual.now_s < self.start_s + 5 * TICK_S:
+        job = world.sizes.ordered
+        if not job or world.virtual.now_s < self.start_s + 5 * TICK_S:
             return
         self.figures.checks += 1
-        if targets[ORDERED] != STARTED and world.virtual.now_s > self.forced_until_s:
-            self.note(world, f"the order of {ORDERED} is not in force: it has {targets[ORDERED]}")
+        if targets[job] != STARTED and world.virtual.now_s > self.forced_until_s:
+            self.note(world, f"the order of {job} is not in force: it has {targets[job]}")
 
     # --- ticks ---------------------------------------------------------------------------------
 
@@ -312,7 +446,10 @@ class Invariants:
         if fault is None or world.virtual.now_s >= self.began_s + fault.lasts_s:
             return
         since_s = world.virtual.now_s - self.began_s
-        if fault.state and since_s > self._state_s(fault):
+        halfway_s = -math.inf if self.job not in self.trials else self.trials[self.job].halfway_s
+        since_start_s = world.virtual.now_s - max(halfway_s, self.began_s)
+        known = fault.state != FAILING or world.knows_failures(self.job)
+        if fault.state and known and since_start_s > self._state_s(fault):
             self._state(world, fault)
         if fault.order and since_s > ORDER_S:
             self._order(world, process, fault.order)
@@ -359,6 +496,8 @@ class Invariants:
     @staticmethod
     def _state_s(fault: Fault) -> float:
         """Seconds until the board must show the state; controllers may have to start first."""
+        if fault.state == FAILING:
+            return FAILING_S
         return GAP_S if fault.name.startswith("controllers start") else STATE_S
 
     def _state(self, world: World, fault: Fault) -> None:

@@ -2,8 +2,9 @@
 
 Each has nodes, pods, an API server (soak_api.py), a known load, and one or two controllers, which
 are `faro run` with the options of the manifests, in virtual time (soak_time.py). Their HTTP
-requests to Prometheus or Ray are answered here. A controller that ends starts again after
-RESTART_S, with the same journal.
+requests to Prometheus or Ray are answered here. What becomes of the requests follows from the load
+and from the replicas that serve (soak_service.py), so the loop is closed. A controller that ends
+starts again after RESTART_S, with the same journal.
 """
 
 from __future__ import annotations
@@ -16,18 +17,30 @@ import pkgutil
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import prometheus_client
 import yaml
 from k8s_world import MARKED
 from kube_things import node, pod
 from live_things import FakeRay
 from soak_api import FakeApi, FakeServer
+from soak_service import (
+    QUANTILE,
+    WELL,
+    Outcome,
+    Service,
+    Stage,
+    Trouble,
+    ray_row,
+    together,
+)
 from soak_time import Killed, Process, VirtualTime
 
 import faro_ops.cli
@@ -40,22 +53,29 @@ from faro_ops.controller.exporter import Exporter
 from faro_ops.controller.job_states import JobStates
 from faro_ops.http import HttpClient, HttpError, HttpTimeout
 from faro_ops.kube import client
-from faro_ops.rayserve.statistics import StatsAggregator, bucket_of, empty_row
+from faro_ops.kube.deployment_metrics import Queries
+from faro_ops.rayserve.statistics import StatsAggregator
 
 NAMESPACE, PLAN = "jobs", "faro"
 TICK_S = 20.0
 RESTART_S = 10.0  # of a controller that has ended
 CORES = 30  # of each node, or Ray worker
 COLD_START_S = 5.0
-LATENCY_S = 0.25  # mean time of a request
+SLO_S = 0.8
 SERVICE_S = 0.2
 DAY_S = 6 * 3600.0  # period of the load
 SWING = 0.4  # of the load around its mean
 RATES = {"a": 8.0, "b": 10.0, "c": 14.0, "d": 10.0, "e": 5.0}  # requests per second
 MINIMUM = 2  # replicas of each job
 STARTED = 5  # replicas of each job at the start, which suffice for its load
-NEEDED = 3  # replicas that each job with requests needs at least
 ORDERED = "e"  # the job with a standing order of STARTED replicas
+# Queries for what became of requests, and the jobs that have them. Of the others, only what their
+# `requests` and `latency_s` say is known, which count all answers.
+FAILURE_QUERIES = ("failed", "refused", "cancelled")
+KNOWN_QUERIES = tuple(one for one in FAILURE_QUERIES if one in Queries.__slots__)
+KNOW_FAILURES = ("a", "c", "d")
+APART = 10_007  # between the numbers of the requests of two jobs, so that their fates differ
+KEPT_S = 30 * 60  # for which it is remembered what became of requests
 NODES = ("n1", "n2")
 HPA_S = 15.0  # between the decisions of an HPA
 UTILISATION = 0.8  # at which it aims
@@ -75,17 +95,49 @@ DEPLOYMENT = "/apis/apps/v1", "deployments"
 HPA = "/apis/autoscaling/v2", "horizontalpodautoscalers"
 LEASE = "/apis/coordination.k8s.io/v1", "leases"
 FAROPLAN = "/apis/autoscaling.faro/v1alpha1", "faroplans"
+CONFIGMAP = "/api/v1", "configmaps"
 RAYSERVICE = "/apis/ray.io/v1", "rayservices"
-QUERY = re.compile(r"\b(requests|mean|tail|ongoing)_(\w+)\[(\d+)s\]")
+QUERY = re.compile(rf"\b(requests|mean|tail|ongoing|{'|'.join(FAILURE_QUERIES)})_(\w+)\[(\d+)s\]")
 
 
-def load(job: str, now_s: float) -> float:
-    """Requests of a job from time 0 to `now_s` (monotonic): a slow wave around its mean rate."""
-    rate = RATES[job]
-    turn = 2 * math.pi / DAY_S
-    phase = list(RATES).index(job) * math.pi / 2
-    wave = (math.cos(phase) - math.cos(turn * now_s + phase)) / turn
-    return rate * (now_s + SWING * wave)
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """How large a world is; equal only to itself, so that twins can be kept by it.
+
+    cores : of each node, or Ray worker.
+    rates : mean requests per second by job, around which they swing.
+    minimum, started : replicas of each job at least, and at the start.
+    ordered : the job with a standing order; "" if there is none.
+    """
+
+    cores: int = CORES
+    rates: Mapping[str, float] = field(default_factory=RATES.copy)
+    service_s: float = SERVICE_S
+    swing: float = SWING
+    minimum: int = MINIMUM
+    started: int = STARTED
+    ordered: str = ORDERED
+
+    @property
+    def service(self) -> Service:
+        return Service(self.service_s, SLO_S)
+
+    def load(self, job: str, now_s: float) -> float:
+        """Requests of a job from time 0 to `now_s` (monotonic): a slow wave around its mean."""
+        turn, phase = self._wave(job)
+        wave = (math.cos(phase) - math.cos(turn * now_s + phase)) / turn
+        return self.rates[job] * (now_s + self.swing * wave)
+
+    def rate_rps(self, job: str, now_s: float) -> float:
+        """Requests of a job per second at a monotonic time."""
+        turn, phase = self._wave(job)
+        return self.rates[job] * (1 + self.swing * math.sin(turn * now_s + phase))
+
+    def _wave(self, job: str) -> tuple[float, float]:
+        return 2 * math.pi / DAY_S, list(self.rates).index(job) * math.pi / 2
+
+
+USUAL = Sizes()
 
 
 @dataclass(eq=False)
@@ -111,6 +163,7 @@ class End:
 class World:
     """What all worlds have in common. Faults change its attributes and objects.
 
+    troubles : what is wrong with each job's service or clients.
     values : job -> function that turns a value of its counts into what Prometheus answers.
     slow : jobs whose queries take too long.
     idle : job -> (begin, end) of its last time without requests, monotonic.
@@ -122,14 +175,19 @@ class World:
 
     name = ""
     metrics_silent_s = 5.0
-    needed = NEEDED
+    sets_replicas = True  # whether Faro does; otherwise, HPAs do
 
-    def __init__(self, virtual: VirtualTime, folder: Path, controllers: int):
+    def __init__(self, virtual: VirtualTime, folder: Path, controllers: int, sizes: Sizes):
         self.virtual = virtual
         self.folder = folder
+        self.sizes = sizes
         self.server = FakeServer(virtual)
+        self.jobs = tuple(sizes.rates)
         self.rows = self._rows()
-        self.jobs = tuple(RATES)
+        self.troubles: dict[str, Trouble] = {}
+        # Job -> (since, stage), oldest first; what became of the requests of (job, second).
+        self.stages: dict[str, list[tuple[float, Stage]]] = {job: [] for job in self.jobs}
+        self._outcomes: dict[tuple[str, int], Outcome] = {}
         self.values: dict[str, Callable[[float], float]] = {}
         self.slow: set[str] = set()
         self.no_metrics = False
@@ -138,13 +196,14 @@ class World:
         self.boards: dict[Process, JobStates] = {}
         self.commands: list[tuple[str, Process]] = []
         for name in NODES:
-            self.put(NODE, node(name, str(CORES)))
+            self.put(NODE, node(name, str(sizes.cores)))
         self.furnish()
         self.write_table()
         self.pods = [self._start(f"faro-{n}") for n in range(controllers)]
 
     def count(self, job: str, from_s: float, until_s: float) -> int:
         """Requests of a job between two monotonic times."""
+        load = self.sizes.load
         requests = load(job, until_s) - load(job, from_s)
         if job in self.idle:
             begin_s, end_s = self.idle[job]
@@ -152,6 +211,60 @@ class World:
             if first_s < last_s:
                 requests -= load(job, last_s) - load(job, first_s)
         return round(requests)
+
+    # --- what becomes of requests --------------------------------------------------------------
+
+    def serving(self, job: str) -> int:
+        """The replicas of a job that serve."""
+        raise NotImplementedError
+
+    def knows_failures(self, job: str) -> bool:
+        """Whether Faro is told which requests of a job failed."""
+        return len(KNOWN_QUERIES) == len(FAILURE_QUERIES)
+
+    def accepted(self, job: str) -> float:
+        """The share of a job's requests that Faro lets its replicas accept."""
+        return 1.0
+
+    def note_stages(self) -> None:
+        """Remember how each job is served from now on."""
+        now_s = self.virtual.now_s
+        for job, stages in self.stages.items():
+            stage = Stage(self.serving(job), self.troubles.get(job, WELL), self.accepted(job))
+            if not stages or stages[-1][1] != stage:
+                stages.append((now_s, stage))
+        if len(self._outcomes) > 2 * KEPT_S * len(self.jobs):
+            recent = {key: one for key, one in self._outcomes.items() if key[1] > now_s - KEPT_S}
+            self._outcomes = recent
+
+    def outcome(self, job: str, second: int) -> Outcome:
+        """What became of the requests that arrived from `second` (monotonic) to the next one."""
+        key = job, second
+        if key not in self._outcomes:
+            stages = self.stages[job]
+            place = max(0, bisect_right(stages, second + 0.5, key=lambda one: one[0]) - 1)
+            first, after = (self.count(job, 0.0, one) for one in (second, second + 1))
+            other = first + APART * self.jobs.index(job)
+            rate_rps = self.sizes.rate_rps(job, second)
+            service = self.sizes.service
+            self._outcomes[key] = service.outcome(other, after - first, rate_rps, stages[place][1])
+        return self._outcomes[key]
+
+    def outcomes(self, job: str, from_s: float, until_s: float) -> Outcome:
+        """What became of the requests between two monotonic times."""
+        seconds = range(math.floor(from_s), math.floor(until_s))
+        return together([self.outcome(job, second) for second in seconds])
+
+    def enough(self, job: str, around_s: float = 0.0, as_stated: bool = False) -> int:
+        """The fewest replicas that meet the SLO at the least load within this time of now.
+
+        as_stated : whether to take the stated service time, not the true one.
+        """
+        now_s = self.virtual.now_s
+        times_s = (now_s - around_s, now_s, now_s + around_s)
+        rate_rps = min(self.sizes.rate_rps(job, one_s) for one_s in times_s)
+        factor = 1.0 if as_stated else self.troubles.get(job, WELL).factor
+        return max(self.sizes.minimum, self.sizes.service.enough(rate_rps, factor))
 
     # --- objects -------------------------------------------------------------------------------
 
@@ -226,8 +339,7 @@ class World:
         jobs = str(self.folder / "jobs.yaml")
         words = ["run", "--jobs", jobs, "--plan", f"{NAMESPACE}/{PLAN}", "--apply", "--wait"]
         words += ["--tick", f"{TICK_S:g}", "--journal", str(journal), "--metrics-port", "0"]
-        # Latencies in these worlds do not depend on replicas, so they say nothing about services.
-        words += [*self.options(journal), "--no-learning"]
+        words += self.options(journal)
 
         def work() -> None:
             if status := exit_status(words):
@@ -306,17 +418,19 @@ class DeploymentWorld(World):
                 "latency_s": f"tail_{job}[$window]",
                 "ongoing": f"ongoing_{job}[$window]",
             }
-            return common_row(job) | {"deployment": {"name": job, "queries": queries}}
+            if job in KNOW_FAILURES:
+                queries |= {one: f"{one}_{job}[$window]" for one in KNOWN_QUERIES}
+            return common_row(job, self.sizes) | {"deployment": {"name": job, "queries": queries}}
 
-        return {job: row(job) for job in RATES}
+        return {job: row(job) for job in self.jobs}
 
     def options(self, journal: Path) -> list[str]:
         return ["--backend", "deployments", "--prometheus", "http://prometheus.test"]
 
     def furnish(self) -> None:
         self.serial = 0
-        for job in RATES:
-            self.deploy(job, STARTED)
+        for job in self.jobs:
+            self.deploy(job, self.sizes.started)
         for _ in range(3):
             self.reconcile()
 
@@ -333,7 +447,7 @@ class DeploymentWorld(World):
         self.put(DEPLOYMENT, {"metadata": meta, "spec": body, "status": {}})
 
     def targets(self) -> dict[str, int | None]:
-        found = {job: self.find(DEPLOYMENT, job) for job in RATES}
+        found = {job: self.find(DEPLOYMENT, job) for job in self.jobs}
         return {job: one and one["spec"]["replicas"] for job, one in found.items()}
 
     # --- what the cluster does -----------------------------------------------------------------
@@ -344,12 +458,20 @@ class DeploymentWorld(World):
         for one in pods:  # of nodes that are gone
             if one["spec"].get("nodeName", "n1") not in nodes:
                 self._remove_pod(one)
-        for job in RATES:
+        for job in self.jobs:
             self._replicas_of(job, self.find(DEPLOYMENT, job))
         self._schedule(nodes)
-        for job in RATES:
+        for job in self.jobs:
             if one := self.find(DEPLOYMENT, job):
                 self._observe(one, nodes)
+        self.note_stages()
+
+    def knows_failures(self, job: str) -> bool:
+        return super().knows_failures(job) and job in KNOW_FAILURES
+
+    def serving(self, job: str) -> int:
+        one = self.find(DEPLOYMENT, job) or {}
+        return (one.get("status") or {}).get("readyReplicas", 0)
 
     def pods_of(self, job: str) -> list[dict]:
         return [one for one in self.server.all(*POD) if one["metadata"]["labels"].get("app") == job]
@@ -446,22 +568,30 @@ class DeploymentWorld(World):
             # What is wrong now is not wrong of the minutes before.
             recent = now_s > self.virtual.now_s - 30
             return self.values[job](count) if job in self.values and recent else count
-        return {"mean": LATENCY_S, "tail": 2 * LATENCY_S, "ongoing": LATENCY_S * RATES[job]}[what]
+        found = self.outcomes(job, now_s - window_s, now_s)
+        if what in FAILURE_QUERIES:
+            return getattr(found, what)
+        latency_s = found.served_s if job in KNOW_FAILURES else found.known_s
+        if what == "ongoing":
+            return latency_s.sum() / window_s
+        if not len(latency_s):
+            return math.nan  # 0/0
+        return latency_s.mean() if what == "mean" else np.quantile(latency_s, QUANTILE)
 
 
 class CeilingWorld(DeploymentWorld):
     """Deployments whose HPAs choose the replicas, within bounds that Faro sets."""
 
     name = "ceilings"
-    needed = MINIMUM  # the HPAs choose how many there are
+    sets_replicas = False
 
     def options(self, journal: Path) -> list[str]:
         return [*super().options(journal), "--act", "ceilings"]
 
     def furnish(self) -> None:
         self.scaled_s = self.virtual.now_s  # when the HPAs last acted
-        for job in RATES:
-            self.autoscaler(job, MINIMUM, 2 * STARTED)
+        for job in self.jobs:
+            self.autoscaler(job, self.sizes.minimum, 2 * self.sizes.started)
         super().furnish()
 
     def autoscaler(self, job: str, low: int, high: int) -> None:
@@ -472,7 +602,7 @@ class CeilingWorld(DeploymentWorld):
         self.put(HPA, {"metadata": meta, "spec": spec})
 
     def asked(self) -> dict[str, Any]:
-        found = {job: self.find(HPA, job) for job in RATES}
+        found = {job: self.find(HPA, job) for job in self.jobs}
         return {
             job: one and (one["spec"]["minReplicas"], one["spec"]["maxReplicas"])
             for job, one in found.items()
@@ -482,7 +612,7 @@ class CeilingWorld(DeploymentWorld):
         now_s = self.virtual.now_s
         if now_s - self.scaled_s >= HPA_S:
             self.scaled_s = now_s
-            for job in RATES:
+            for job in self.jobs:
                 self._autoscale(job, self.find(HPA, job), self.find(DEPLOYMENT, job))
         super().reconcile()
 
@@ -491,7 +621,9 @@ class CeilingWorld(DeploymentWorld):
         if hpa is None or deployment is None:
             return
         now_s = self.virtual.now_s
-        busy = self.count(job, now_s - 60, now_s) / 60 * SERVICE_S
+        found = self.outcomes(job, now_s - 60, now_s)
+        factor = self.troubles.get(job, WELL).factor
+        busy = (found.arrivals - found.refused) / 60 * factor * self.sizes.service_s
         wanted = max(math.ceil(busy / UTILISATION), hpa["spec"]["minReplicas"])
         replicas = min(wanted, hpa["spec"]["maxReplicas"])
         if deployment["spec"]["replicas"] != replicas:
@@ -505,18 +637,21 @@ class RayWorld(World):
     cluster = "faro-ray"
 
     def _rows(self) -> dict[str, dict]:
-        return {job: common_row(job) for job in RATES}
+        return {job: common_row(job, self.sizes) for job in self.jobs}
 
     def options(self, journal: Path) -> list[str]:
         return ["--backend", "rayserve", "--address", "http://ray.test:8265"]
 
     def furnish(self) -> None:
-        self.ray = FakeRay(dict.fromkeys(RATES, STARTED), cpus=2 * CORES)
+        sizes = self.sizes
+        self.ray = FakeRay(dict.fromkeys(self.jobs, sizes.started), cpus=2 * sizes.cores)
         self.late_s = 0.0  # how late the replicas report
         self.no_answer = ""  # "", "timeout", "500" or "wrong JSON": how Ray answers
         self.wrong_metrics = False
         self.lost: dict[str, int] = {}  # job -> replicas that do not run
         self.reported_s: dict[str, int] = {}
+        # Job -> (share that its replicas accept, until when), as they were last told.
+        self.accepts: dict[str, tuple[float, float]] = {}
         status = {
             "activeServiceStatus": {"rayClusterName": self.cluster},
             "conditions": [{"type": "Ready", "status": "True"}],
@@ -527,18 +662,20 @@ class RayWorld(World):
             self.worker(n, place)
         self.reconcile()
 
-    def worker(self, n: int, place: str, ready: bool = True, cores: int = CORES) -> None:
+    def worker(self, n: int, place: str, ready: bool = True, cores: int = 0) -> None:
+        """A worker pod; without `cores`, of the usual size."""
         labels = {"ray.io/node-type": "worker", "ray.io/cluster": self.cluster}
-        labels["autoscaling.faro/cores"] = str(cores)
+        labels["autoscaling.faro/cores"] = str(cores or self.sizes.cores)
         self.put(POD, pod(f"worker-{n}", on=place, labels=labels, ready=ready))
 
     def targets(self) -> dict[str, int | None]:
-        return {job: self.ray.targets.get(job) for job in RATES}
+        return {job: self.ray.targets.get(job) for job in self.jobs}
 
     def reconcile(self) -> None:
         """The replicas report their seconds, a few at a time."""
+        self.note_stages()
         until = int(self.virtual.wall_s - self.late_s)
-        for job in RATES:
+        for job in self.jobs:
             first = self.reported_s.get(job, until - 60)
             if first > until + 120:  # the clock was set back
                 first = until - 1
@@ -547,15 +684,23 @@ class RayWorld(World):
                 self.reported_s[job] = until
 
     def _report(self, job: str, seconds: range) -> None:
-        rows = {}
-        for second in seconds:
-            now_s = second - self.virtual.wall_offset_s
-            # Whole requests, whose sum over many seconds is right.
-            count = self.count(job, 0.0, now_s + 1) - self.count(job, 0.0, now_s)
-            buckets = {str(bucket_of(LATENCY_S)): count}
-            sums = {"arrivals": count, "done": count, "latency_s": count * LATENCY_S}
-            rows[second] = empty_row() | sums | {"buckets": buckets}
-        self.ray.stats.report(job, f"{job}#1", 0, rows)
+        service_s = self.sizes.service_s * self.troubles.get(job, WELL).factor
+        offset_s = round(self.virtual.wall_offset_s)
+        rows = {
+            second: ray_row(self.outcome(job, second - offset_s), service_s) for second in seconds
+        }
+        reply = self.ray.stats.report(job, f"{job}#1", 0, rows)
+        if reply.accept is not None:
+            self.accepts[job] = reply.accept, self.virtual.now_s + reply.for_s
+
+    def serving(self, job: str) -> int:
+        if job in self.ray.deleting:
+            return 0
+        return max(0, self.ray.targets.get(job, 0) - self.lost.get(job, 0))
+
+    def accepted(self, job: str) -> float:
+        share, until_s = self.accepts.get(job, (1.0, 0.0))
+        return share if self.virtual.now_s < until_s else 1.0
 
     def http(self, method: str, url: str, body: Any, form: dict | None, within_s: float) -> Any:
         path = url.split(".test", 1)[1]
@@ -590,13 +735,13 @@ class RayWorld(World):
 WORLDS = {one.name: one for one in (DeploymentWorld, CeilingWorld, RayWorld)}
 
 
-def common_row(job: str) -> dict:
+def common_row(job: str, sizes: Sizes) -> dict:
     return {
         "job": job,
-        "slo_s": 0.8,
-        "service_time_s": SERVICE_S,
+        "slo_s": SLO_S,
+        "service_time_s": sizes.service_s,
         "cold_start_s": COLD_START_S,
-        "min_replicas": MINIMUM,
+        "min_replicas": sizes.minimum,
     }
 
 
@@ -651,6 +796,7 @@ def in_world(
     controllers: int,
     on_step: Callable[[World, Process, Any, Any], None],
     on_failure: Callable[[World, Process, str, str], None],
+    sizes: Sizes = USUAL,
 ) -> Iterator[World]:
     """A world with its controllers; the caller is its driver, which lets the time pass.
 
@@ -719,7 +865,7 @@ def in_world(
         none = lambda *_, **__: (NoServer(), None)  # noqa: E731
         stack.enter_context(mock.patch.object(prometheus_client, "start_http_server", none))
         stack.enter_context(virtual.installed("faro_ops", "faro_lib"))
-        world = Named(virtual, folder, controllers)
+        world = Named(virtual, folder, controllers, sizes)
         world.boards = boards
         held.append(world)
         yield world

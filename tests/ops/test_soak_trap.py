@@ -1,0 +1,64 @@
+"""Failures and hang-ups of one service while the capacity is short, as they once trapped it.
+
+Five services share two Ray workers. Requests of one of them fail for ten minutes. If failures count
+as slowness, its learned service time rises, no number of replicas seems to be enough, and it loses
+its replicas; and then it is slow indeed.
+"""
+
+from __future__ import annotations
+
+import pytest
+from soak import befall, pass_time, start, twin_of
+from soak_faults import EVIDENCE, RAY, Fault, across, kill_all, well
+from soak_invariants import Figures, Invariants
+from soak_service import Trouble
+from soak_world import Sizes, World, in_world
+
+HOURS = 1.0
+SHARE = 0.02  # of the requests
+RATES = {"a": 8.0, "b": 8.0, "c": 8.0, "d": 8.0, "e": 5.0}
+# By the cores of a worker: too few for all SLOs, about enough, and more than enough.
+SIZES = {
+    cores: Sizes(
+        cores=cores, rates=RATES, service_s=0.18, swing=0.0, minimum=1, started=2, ordered=""
+    )
+    for cores in (6, 7, 10)
+}
+
+
+def of_a_share(**trouble) -> Fault:
+    def begin(world: World, job: str) -> None:
+        world.troubles[job] = Trouble(**trouble)
+
+    return Fault("ten minutes of trouble", begin, well, RAY, 600.0, EVIDENCE)
+
+
+def hour(cores: int, fault: Fault) -> Figures:
+    """What an hour has seen in which a fault befalls `a`, with the promise checked all the time."""
+    sizes = SIZES[cores]
+    checked = Invariants(twin_of("ray", HOURS, sizes), troubled=("a",))
+    with in_world("ray", 2, checked.step, checked.failure, sizes) as world:
+        start(world, checked, None)
+        begin_s = world.virtual.now_s
+        befall(world, checked, fault, "a")
+        pass_time(world, begin_s + 3600 * HOURS - world.virtual.now_s, checked, None)
+    return checked.figures
+
+
+FAILURES = of_a_share(failing=SHARE)
+HANG_UPS = of_a_share(hanging_up=SHARE, patience_s=0.1)
+
+
+def test_ten_minutes_of_failures_take_no_replica_from_a_service_or_its_neighbours():
+    assert hour(6, FAILURES).broken == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", [FAILURES, HANG_UPS], ids=["failures", "hang-ups"])
+@pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
+@pytest.mark.parametrize("cores", sorted(SIZES))
+def test_failures_and_hang_ups_take_no_replica_also_across_a_restart(cores, restart, trouble):
+    fault = across(trouble, "a restart", kill_all) if restart else trouble
+    figures = hour(cores, fault)
+    assert figures.broken == []
+    assert figures.trials > 100
