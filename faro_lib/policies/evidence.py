@@ -114,9 +114,9 @@ def evidence_of(
     disturbed = (faulty > harmless) | ~(replicas.fewest >= 1)
     if observation.throttled is not None:
         disturbed = disturbed | (observation.throttled > MAX_THROTTLED)
-    disturbed = disturbed | cut_off(jobs, tail_s, observation.mean_latency_s, latency_model)
-
     usable = alone & (arrivals > 0) & (replicas.drop <= allowed / 2)
+    latencies_s = tail_s, observation.mean_latency_s
+    disturbed = disturbed | cut_off(jobs, np.flatnonzero(usable), *latencies_s, latency_model)
     overflow = excess > harmless
     steady = ~disturbed & ~replicas.unsteady
     informative = usable & steady & ~overflow & (tail_s > 0) & np.isfinite(tail_s)
@@ -137,18 +137,29 @@ def evidence_of(
 
 
 def cut_off(
-    jobs: Sequence[Job], tail_s: np.ndarray, mean_s: np.ndarray, latency_model: LatencyModel
+    jobs: Sequence[Job],
+    which: np.ndarray,
+    tail_s: np.ndarray,
+    mean_s: np.ndarray,
+    latency_model: LatencyModel,
 ) -> np.ndarray:
     """Whether clients gave up after a time that is shorter than many service times, bool (jobs,).
 
     Then, the latency quantile `tail_s` (jobs,) is the time after which they gave up. It is shorter
     than that of an idle service, and the mean `mean_s` (jobs,) is close to it. A service that is
     faster than stated has a shorter quantile, too, but a mean that is as much shorter.
+
+    which : numbers of the jobs to look at; False for the others.
     """
+    cut = np.zeros(len(jobs), bool)
+    serial = np.array([n for n in which if jobs[n].replica == SERIAL], int)
+    if not len(serial):
+        return cut
+    jobs, tail_s, mean_s = [jobs[n] for n in serial], tail_s[serial], mean_s[serial]
     busy_s = latency_model.saturated_s(jobs)[:, None]
     rate_rps, replicas = IDLE_REPLICAS * IDLE / busy_s, np.full_like(busy_s, IDLE_REPLICAS)
     idle_s = np.median(latency_model.minutes_s(jobs, rate_rps, replicas), axis=2)
     share = (busy_s / idle_s)[:, 0]  # of the quantile that the mean has in an idle service
-    serial = np.array([job.replica == SERIAL for job in jobs])
     close = mean_s > np.sqrt(share) * tail_s
-    return serial & (share < CONSTANT) & (tail_s < idle_s[:, 0]) & close
+    cut[serial] = (share < CONSTANT) & (tail_s < idle_s[:, 0]) & close
+    return cut

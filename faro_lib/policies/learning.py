@@ -192,8 +192,7 @@ def with_evidence(
 
     lost_s = np.full(len(jobs), np.inf)
     overload = latency_likelihood(jobs, evidence, evidence.overloaded, lost_s, latency_model)
-    saturated_s = latency_model.saturated_s(jobs)
-    work = service_factor.work_likelihood(saturated_s, evidence.served_per_min, evidence.most)
+    work = work_likelihood(jobs, evidence, latency_model)
     bounds = learned.bounds * overload * work
     bounds = np.maximum(bounds / bounds.max(axis=1, keepdims=True), LEAST_BOUND)
     return replace(
@@ -234,6 +233,23 @@ def latency_likelihood(
     if len(differ):  # the replicas of the minute lie between both counts
         likely[differ] += at(differ, evidence.most)
         likely[differ] /= 2
+    return likely
+
+
+def work_likelihood(
+    jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
+) -> np.ndarray:
+    """Likelihood (jobs, factors) of the requests that were served; 1 for jobs that share replicas.
+
+    These and a job without a count say nothing.
+    """
+    likely = np.ones((len(jobs), len(service_factor.FACTORS)))
+    counted = (evidence.served_per_min > 0) & np.array([not job.pool for job in jobs])
+    chosen = np.flatnonzero(counted)
+    if len(chosen):
+        saturated_s = latency_model.saturated_s([jobs[j] for j in chosen])
+        served, most = evidence.served_per_min[chosen], evidence.most[chosen]
+        likely[chosen] = service_factor.work_likelihood(saturated_s, served, most)
     return likely
 
 

@@ -27,6 +27,7 @@ MODEL_ERROR = 0.1
 # the density of its log latency.
 OUTLIER = 0.02
 OUTLIER_DENSITY = 0.2
+SLACK = 2.0  # standard errors by which a factor may exceed what the served requests allow
 
 
 def prior(relative_error: np.ndarray) -> np.ndarray:
@@ -91,7 +92,9 @@ def work_likelihood(
 
     Replicas do not serve more work than their time: served requests x factor x saturated_s <=
     replicas x 60 s. So the counts of a minute are an upper bound on the factor, whatever happened
-    to its other requests. The bound is soft by MODEL_ERROR and by the randomness of the work.
+    to its other requests. The bound is soft by MODEL_ERROR and by the randomness of the work, and
+    lies SLACK of these errors above the counted work, because the error of a model is the same in
+    all minutes of a service.
 
     Parameters
     ----------
@@ -104,7 +107,7 @@ def work_likelihood(
     served = np.where(tells, served_per_min, 1.0)
     most = np.where(tells, replicas, 1.0) * MINUTE_S / (served * saturated_s)  # the largest factor
     error = np.hypot(MODEL_ERROR, 1 / np.sqrt(served))
-    possible = ndtr((np.log(most)[:, None] - np.log(FACTORS)) / error[:, None])
+    possible = ndtr(SLACK + (np.log(most)[:, None] - np.log(FACTORS)) / error[:, None])
     return np.where(tells[:, None], (1 - OUTLIER) * possible + OUTLIER, 1.0)
 
 

@@ -70,7 +70,8 @@ def explain(
             print(line)
     for row in rows:
         if row["state"] != FINE:
-            print(f"job {row['job']!r} is {row['state']}: {row['state_reason']}")
+            since = f"{datetime.fromtimestamp(row['state_since_s']):%Y-%m-%d %H:%M:%S}"
+            print(f"job {row['job']!r} is {row['state']}: {row['state_reason']}; since {since}")
 
 
 def _placement_lines(pool: dict[str, Any]) -> list[str]:

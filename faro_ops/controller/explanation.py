@@ -10,7 +10,7 @@ from faro_lib.protocol import HOLD, OVERRIDE
 from faro_lib.sharing.placement import MOST_JOBS, SPARE
 from faro_lib.workload import Job, Placement, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.controller.job_states import FINE
+from faro_ops.controller.job_states import JobState
 from faro_ops.controller.journal import Header, Tick
 from faro_ops.policies.protocol import live_observation, live_plan
 
@@ -53,7 +53,8 @@ def decided(tick: Tick) -> bool:
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
     """One dict per job with replicas, measurements, predictions, SLO and reason; unknown is NaN.
 
-    `state` and `state_reason` say what was wrong with the job at the tick, if anything.
+    `state`, `state_reason` and `state_since_s` (Unix time; 0 if it is fine) say what was wrong with
+    the job at the tick, if anything.
     """
     observation, plan = live_observation(tick.step.observation), live_plan(tick.step.plan)
     history = observation.arrivals_per_min
@@ -64,6 +65,7 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         "drop": plan.drop,
         "observed_rps": history[:, -1] / MINUTE_S if history.shape[1] else None,
         "failed_per_min": observation.failed_per_min,
+        "cancelled_per_min": observation.cancelled_per_min,
         "forecast_rps": plan.forecast_rps,
         "observed_tail_latency_s": observation.tail_latency_s,
         "first_token_s": observation.first_token_s,
@@ -80,10 +82,11 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"job": job.name}
         for name, column in columns.items():
             row[name] = math.nan if column is None else column[n].item()
-        state, why = tick.troubled.get(job.name, (FINE, ""))
+        now = tick.troubled.get(job.name, JobState())
         row["assumed_service_s"] = job.busy_s
         row["per_token_slo_s"] = _per_token_slo_s(job)
-        row |= {"slo_s": job.slo_s, "reason": plan.reason[n], "state": state, "state_reason": why}
+        row |= {"slo_s": job.slo_s, "reason": plan.reason[n], "state": now.state}
+        row |= {"state_reason": now.reason, "state_since_s": now.since_s}
         rows.append(row)
     return rows
 

@@ -83,7 +83,7 @@ class Tick:
     # Seconds between the ticks that thinning has kept around this one; None: it has kept all.
     every_s: float | None = None
     # (state, reason) of each job that was not fine, by name; see controller/job_states.py.
-    troubled: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    troubled: Mapping[str, JobState] = field(default_factory=dict)
 
 
 class Journal:
@@ -236,7 +236,9 @@ class Journal:
         key = None if needs_keyframe(step, self._key) else self._key
         record = tick_record(step, error, failed, key)
         if troubled:
-            record["troubled"] = {job: [one.state, one.reason] for job, one in troubled.items()}
+            record["troubled"] = {
+                job: [one.state, one.reason, round(one.since_s)] for job, one in troubled.items()
+            }
         try:
             self._write(record)
         except OSError as problem:
@@ -505,7 +507,10 @@ def _tick(
         None if failed is None else tuple(int(job) for job in failed),
         every_s,
         # Journals of earlier versions, and ticks at which all jobs were fine, have no such field.
-        {job: (str(one), str(why)) for job, (one, why) in record.get("troubled", {}).items()},
+        {
+            job: JobState(str(state), str(why), float(since_s))
+            for job, (state, why, since_s) in record.get("troubled", {}).items()
+        },
     )
 
 

@@ -89,6 +89,7 @@ CASES = {
         15,
     ),
     "FaroJobDataMissing": (state("missing"), state("contested"), 15),
+    "FaroJobFailing": (state("failing"), state("fine"), 10),
     "FaroJobNotScaled": (state("misconfigured"), state("fine"), 15),
     "FaroSettingsRejected": (
         {"faro_settings_rejected{}": "1+0x{n}"},

@@ -1,11 +1,17 @@
 """The board of job states: what is wrong with one job, by the source that noticed it."""
 
 import threading
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from observations import observed
 
+from faro_lib.workload import Job
+from faro_ops.controller.job_reports import note_failures
 from faro_ops.controller.job_states import (
     CONTESTED,
+    FAILING,
     FINE,
     GONE,
     MISCONFIGURED,
@@ -102,3 +108,41 @@ def test_threads_report_and_read_at_the_same_time():
     for thread in threads:
         thread.join()
     assert states.troubled() == {}
+
+
+def failing(**counts):
+    """The board after a minute with 1,000 requests of a, and 1,000 of b without a fault."""
+    states, jobs = JobStates(), (Job("a"), Job("b"))
+    seen = observed([2, 2], arrivals_per_min=np.full((2, 1), 1000.0))
+    counted = {f"{name}_per_min": np.array([count, 0.0]) for name, count in counts.items()}
+    note_failures(states, jobs, replace(seen, **counted))
+    assert states.of("b").state == FINE
+    note_failures(states, jobs, replace(seen, arrivals_per_min=np.zeros((2, 0))))
+    return states
+
+
+def test_a_job_whose_requests_fail_or_whose_clients_hang_up_is_failing():
+    reason = "2.0% of its requests fail; Faro does not take this for slowness"
+    state = failing(failed=20.0).of("a")
+    assert (state.state, state.reason) == (FAILING, reason)
+    both = failing(failed=20.0, cancelled=300.0).of("a").reason
+    assert both.startswith(
+        "2.0% of its requests fail, and the clients of 30.0% of its requests hang up"
+    )
+
+
+@pytest.mark.parametrize("counts", [{}, dict(failed=4.0), dict(failed=np.nan, cancelled=np.nan)])
+def test_few_or_unknown_failures_are_no_state(counts):
+    assert failing(**counts).of("a").state == FINE
+
+
+def test_a_failing_job_is_fine_again_after_a_minute_without_failures():
+    states = failing(failed=20.0)
+    note_failures(states, (Job("a"),), observed([2], arrivals_per_min=np.full((1, 1), 1000.0)))
+    assert states.troubled() == {}
+
+
+def test_failures_of_a_job_with_another_trouble_do_not_hide_it():
+    states = failing(failed=20.0)
+    states.report("a", MISSING, "query 'x': timeout", by="metrics")
+    assert states.of("a").state == MISSING

@@ -69,6 +69,45 @@ def observed(prometheus, jobs=("a", "b"), states=None):
     return metrics(prometheus, states).observe(queries_of(*jobs), ENDS, 1030.0)
 
 
+# --- how requests end ----------------------------------------------------------------------------
+
+ENDED = ("served_per_min", "failed_per_min", "refused_per_min", "cancelled_per_min")
+
+
+def ended(values, **queries):
+    """The counts of job a, which has these queries; job b has none of them."""
+    fields = {key: f"{word.format('a')}[$window]" for key, word in FIELDS.items()}
+    a = Queries.of("a", fields | {name: f"{text}[$window]" for name, text in queries.items()})
+    seen = metrics(Prometheus(values)).observe([a, *queries_of("b")], ENDS, 1030.0)
+    return {name: None if seen[name] is None else seen[name].tolist() for name in ENDED}
+
+
+def test_failed_refused_and_cancelled_requests_are_unknown_without_their_queries():
+    assert ended({}) == dict.fromkeys(ENDED)
+
+
+def test_served_requests_are_known_where_all_others_are_counted_and_no_more_than_arrived():
+    values = {"count_a": 100.0, "in_system_a": 4.0, "bad": 3.0, "full": 2.0, "gone": 1.0}
+    counts = ended(values, failed="bad", refused="full", cancelled="gone")
+    unknown = pytest.approx(np.nan, nan_ok=True)
+    for name, expected in zip(ENDED, (90.0, 3.0, 2.0, 1.0)):
+        assert counts[name] == [expected, unknown], name
+    some = ended(values, failed="bad")
+    assert some["failed_per_min"] == [3.0, unknown]
+    assert some["served_per_min"] is some["refused_per_min"] is None
+
+
+def test_a_share_of_throttled_time_that_is_not_defined_is_unknown():
+    fields = {key: f"{word.format('a')}[$window]" for key, word in FIELDS.items()}
+    job = Queries.of("a", fields | {"throttled": "cfs[$window]"})
+    for value, expected in ((0.2, 0.2), (np.inf, np.nan)):
+        seen = metrics(Prometheus({"cfs": value})).observe([job, *queries_of("b")], ENDS, 1030.0)
+        throttled = seen["throttled"]
+        assert (np.nan if throttled is None else throttled[0]) == pytest.approx(
+            expected, nan_ok=True
+        )
+
+
 # --- impossible values ----------------------------------------------------------------------------
 
 

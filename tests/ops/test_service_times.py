@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import urllib.request
 from contextlib import closing
 from dataclasses import replace
@@ -302,6 +303,16 @@ def test_the_revision_of_a_ray_application_is_that_of_its_code_and_arguments():
 # --- restarts and hand-overs ----------------------------------------------------------------------
 
 
+WITHOUT_EVIDENCE = {
+    "assumed_s": 0.2,
+    "first": 3,
+    "parts": "1 2 3",
+    "revision": 1,
+    "since_s": 1e9,
+    "healthy": [10.0, 3],
+}
+
+
 def resumed(memory, section, jobs=JOBS, now_s=1630.0):
     return service_times.resumed(memory, section, jobs, RunTime(1e9), now_s)
 
@@ -320,8 +331,33 @@ def test_what_is_stored_is_read_back(section, faro):
     np.testing.assert_allclose(
         learned_of(again.state).weight, learned_of(memory.state).weight, atol=3e-4
     )
-    assert learned_of(again.state).minute == learned_of(memory.state).minute
+    known, was = learned_of(again.state), learned_of(memory.state)
+    assert known.minute == was.minute
     assert again.revision.tolist() == [7, 7, 7]
+    np.testing.assert_array_equal(known.informative, was.informative)
+    np.testing.assert_array_equal(known.since_minute, was.since_minute)
+    np.testing.assert_array_equal(known.trial.replicas, was.trial.replicas)
+    np.testing.assert_allclose(known.trial.rate_rps, was.trial.rate_rps, atol=1e-4)
+
+
+def test_nothing_is_stored_of_a_service_without_an_informative_minute(faro):
+    services = Services()
+    services.wrong = {
+        "failed_per_min": np.array([30.0, 0.0, 0.0]),
+        "cancelled_per_min": np.array([0.0, 30.0, 0.0]),
+    }
+    memory, _ = ticked(faro, services, minutes=8)
+    stored = service_times.section_of(memory, JOBS, RunTime(1e9))
+    assert set(stored["jobs"]) == {"c"}
+
+
+def test_bounds_and_doubts_are_not_stored(section, faro):
+    stored, memory = section
+    learned = learned_of(memory.state)
+    bounds = np.where(FACTORS > 2, 1.0, 1e-6) * np.ones((3, 1))
+    doubted = replace(learned, bounds=bounds, trial=replace(learned.trial, left=np.full(3, 5.0)))
+    other = replace(memory, state=service_times.with_learned(memory.state, doubted))
+    assert service_times.section_of(other, JOBS, RunTime(1e9)) == stored
 
 
 def test_a_restart_decides_as_without_one_and_knows_what_it_had_learned(tmp_path, faro):
@@ -417,6 +453,9 @@ def test_a_damaged_section_is_one_line_and_learning_starts_at_the_assumed_times(
         None,
         {},
         {"assumed_s": 0.2, "first": 55, "parts": "1 2 3", "revision": 1},
+        {"assumed_s": 0.2, "first": 3, "parts": "1 2 3", "revision": 1},
+        WITHOUT_EVIDENCE | {"informative_minutes": 0},
+        WITHOUT_EVIDENCE | {"informative_minutes": 3, "healthy": [math.nan, 2]},
         {"assumed_s": 0.2, "first": 3, "parts": [1], "revision": 1},
         {"assumed_s": 0.2, "first": -1, "parts": "1", "revision": 1},
         {"assumed_s": 0.2, "first": 3, "parts": "", "revision": 1},
