@@ -5,7 +5,7 @@ factor between true and assumed service times (`queueing.service_factor`):
 
 - An informative minute multiplies the belief by the likelihood of its latency.
 - In any other minute, the counts of served and refused requests are bounds on the factor. They
-  apply until the next informative minute, and are not part of what is saved. Unless there are both
+  fade within minutes, end with the next informative minute, and are not part of what is saved. Unless there are both
   bounds, the belief fades towards the assumed times.
 - If a service misses its SLO with fewer replicas than those with which it last met the SLO at this
   load, the belief may be wrong, and may be what keeps the replicas away that would refute it. If no
@@ -27,6 +27,7 @@ UNKNOWN_ERROR = 0.3  # relative standard error of a service time that nobody has
 CHANGED = 0.5  # probability of a new factor after a roll-out
 MOST_MISSED = 240  # minutes without observations that are caught up one by one
 HALF_LIFE_MINUTES = 30.0  # of a belief without informative minutes
+BOUNDS_KEPT = 0.5 ** (1 / 5)  # share of what the counts say that is left after a minute
 LEAST_BOUND = 1e-6  # of the likelihood of a factor in a time of bounds, so that none is impossible
 # Of trials, in minutes.
 MISSED_MINUTES = 2  # in a row without the SLO, before a trial
@@ -193,7 +194,7 @@ def with_evidence(
     lost_s = np.full(len(jobs), np.inf)
     overload = latency_likelihood(jobs, evidence, evidence.overloaded, lost_s, latency_model)
     work = work_likelihood(jobs, evidence, latency_model)
-    bounds = learned.bounds * overload * work
+    bounds = learned.bounds**BOUNDS_KEPT * overload * work
     bounds = np.maximum(bounds / bounds.max(axis=1, keepdims=True), LEAST_BOUND)
     return replace(
         learned,

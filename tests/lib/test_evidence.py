@@ -237,9 +237,17 @@ def test_bounds_end_with_the_next_informative_minute_and_are_no_part_of_what_is_
     overloaded = learned_from(starved(factor_of_truth=2.0), 10)
     assert mean_factor(overloaded.belief)[0] > 1.1
     assert mean_factor(overloaded.weight)[0] == pytest.approx(1.0, rel=0.05)
-    after = learned_from(slow_minute(1.0, **ALL), 1, overloaded, first=11)
+    after = learned_from(slow_minute(1.0, **ALL), 2, overloaded, first=11)
     assert (after.bounds == 1).all()
     assert mean_factor(after.belief)[0] == pytest.approx(1.0, rel=0.05)
+
+
+def test_one_overloaded_minute_does_not_decide_a_time_of_failures():
+    before = learned_from(slow_minute(1.0, **ALL), 20)
+    burst = minute(refused=0.1 * COUNT, served=0.9 * COUNT, failed=0.0, cancelled=0.0)
+    after = learned_from(burst, 1, before, first=21)
+    later = learned_from(minute(**(ALL | FAULTS["failures"])), 10, after, first=22)
+    assert mean_factor(later.belief)[0] < 1.1
 
 
 def doubted(minutes):
