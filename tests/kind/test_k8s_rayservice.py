@@ -9,6 +9,7 @@ import time
 
 import pytest
 import yaml
+from k8s_faro import WHOLE_S
 from k8s_ray import RayWorld
 from k8s_world import Controller, apply, crd, until
 from kube_things import objects
@@ -182,17 +183,20 @@ def test_a_head_that_crashes_takes_everything_with_it_and_the_controller_waits_a
 @pytest.mark.fault
 def test_the_token_of_ray_rotates_without_a_restart_of_the_controller(ray, controller):
     """Ray's pods take theirs when they start."""
+    before = [pod["metadata"]["name"] for kind in ("head", "worker") for pod in ray.pods(kind)]
     ray.set_token("second")
-    for kind in ("worker", "worker", "head"):
-        ray.delete(kind)
+    for name in before:  # none of their successors, which have the new token
+        ray.delete_pod(name)
     until(
         lambda: controller.heard("the token is wrong"),
-        HEAD_S,
-        lambda: f"it is refused; {controller.said[-3:]}",
+        WHOLE_S,
+        lambda: f"the old token is refused; {controller.said[-3:]}\n{ray.state()}\nit",
     )
     (ray.folder / "token").write_text("second")
     until(
-        lambda: ray.counts() == HALF, HEAD_S, lambda: f"with the new token; {controller.said[-3:]}"
+        lambda: ray.counts() == HALF,
+        WHOLE_S,
+        lambda: f"the plan with the new token; {controller.said[-3:]}\n{ray.state()}\nit",
     )
     assert controller.process.poll() is None
     assert not controller.heard("first")

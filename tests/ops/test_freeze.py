@@ -12,6 +12,7 @@ from live_things import JOBS, FakeRay, Wanting
 from observations import observed
 from test_controller_lifecycle import Still
 from test_kube_ceilings import Server, cluster_on
+from waiting import until
 
 from faro_lib.control import GuardrailConfig
 from faro_lib.protocol import OVERRIDE
@@ -292,13 +293,6 @@ class TestTheCommandWithAPlan:
         api.plan = None
         assert cli.main(["freeze", "--plan", "faro/faro"]) == 2
         assert "FaroPlan 'faro/faro' does not exist" in capsys.readouterr().err
-
-
-def until(condition, limit_s=60.0):
-    end_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end_s, "nothing happens"
-        time.sleep(0.05)
 
 
 def test_faro_run_is_frozen_restarted_and_thawed(tmp_path, capfd):

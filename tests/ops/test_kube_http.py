@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from k8s_world import MARKED
+from waiting import PATIENCE_S, until
 
 from faro_ops.kube.client import Api, ApiError, connect
 from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
@@ -196,13 +197,8 @@ def test_an_informer_relists_when_its_resource_version_has_expired():
 
     with serving(answer) as server:
         informer = Informer(api_at(server), "/things").start()
-        informer.wait(5)
-        until = time.monotonic() + 5
-        while {one["metadata"]["name"] for one in informer.items()} != {
-            "b",
-            "c",
-        } and time.monotonic() < until:
-            time.sleep(0.02)
+        informer.wait(PATIENCE_S)
+        until(lambda: {one["metadata"]["name"] for one in informer.items()} == {"b", "c"})
         informer.stop()
     assert sum("watch" not in query for _, _, query in server.asked) >= 2
     assert {one["metadata"]["name"] for one in informer.items()} >= {"b"}
@@ -226,9 +222,7 @@ def test_an_informer_resumes_from_its_last_version_when_a_watch_ends():
 
     with serving(answer) as server:
         informer = Informer(api_at(server), "/things").start()
-        until = time.monotonic() + 10
-        while len(watched(server)) <= 2 and time.monotonic() < until:
-            time.sleep(0.02)
+        until(lambda: len(watched(server)) > 2)
         informer.stop()
         versions = watched(server)
     assert sum("watch" not in query for _, _, query in server.asked) == 1
@@ -245,8 +239,8 @@ def test_an_informer_without_a_server_keeps_its_items_and_the_error():
 
     with serving(answer) as server:
         informer = Informer(api_at(server, retries=0), "/things").start()
-        informer.wait(5)
-    time.sleep(0.6)
+        informer.wait(PATIENCE_S)
+    until(lambda: informer.error is not None)
     informer.stop()
     assert [one["metadata"]["name"] for one in informer.items()] == ["a"]
     assert informer.error is not None

@@ -10,6 +10,7 @@ import urllib.request
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -598,26 +599,34 @@ def health(exporter) -> int:
         return error.code
 
 
-def test_the_health_endpoint_fails_while_the_loop_is_stalled(day, context):
+@pytest.fixture
+def clock(monkeypatch):
+    """The monotonic clock, which a test moves on."""
+    clock = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now_s)
+    return clock
+
+
+def test_the_health_endpoint_fails_while_the_loop_is_stalled(day, context, clock):
     with closing(Exporter(day.jobs, 0, progress_deadline_s=0.2)) as exporter:
         policy = make("FairShare", context)
         exporter.begin()
         run(cluster_of(day, policy), policy, day.jobs, until_s=240.0, on_step=exporter.step)
-        time.sleep(0.3)
+        clock.now_s += 0.3
         assert health(exporter) == 503
         exporter.failure("observe", "no answer")
         assert health(exporter) == 200, "a failed observation is progress"
-        time.sleep(0.3)
+        clock.now_s += 0.3
         assert health(exporter) == 503
 
 
-def test_a_standby_that_once_failed_is_not_restarted_for_it(day):
+def test_a_standby_that_once_failed_is_not_restarted_for_it(day, clock):
     with closing(Exporter(day.jobs, 0, progress_deadline_s=0.1)) as exporter:
         exporter.failure("changes", "the API server does not answer")
-        time.sleep(0.2)
+        clock.now_s += 0.2
         assert health(exporter) == 200
         exporter.begin()
-        time.sleep(0.2)
+        clock.now_s += 0.2
         assert health(exporter) == 503, "the loop runs, and its first tick hangs"
 
 

@@ -6,11 +6,11 @@ The twins are simulated.
 from __future__ import annotations
 
 import asyncio
-import time
 from types import SimpleNamespace
 
 import pytest
 from live_twins import JOBS, measures, served, twin
+from waiting import in_virtual_time
 
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, Concurrent, Continuous, mapping_of
@@ -48,17 +48,18 @@ def test_a_batch_starts_when_it_is_full_or_after_the_wait_and_its_requests_end_t
 
     async def answered():
         model = EmulatedBatches(mapping_of(kind))
-        began = time.perf_counter()
+        began = asyncio.get_running_loop().time()
 
         async def one():
             size = await model(request())
-            return size, time.perf_counter() - began
+            return size, asyncio.get_running_loop().time() - began
 
         return await asyncio.gather(one(), one(), one())
 
-    first, second, third = asyncio.run(answered())
+    first, second, third = in_virtual_time(answered())
     assert [size for size, _ in (first, second, third)] == ["2", "2", "1"]
-    assert 0.19 < first[1] <= second[1] < third[1] - 0.3  # a busy machine only adds to these times
+    ends_s = [end_s for _, end_s in (first, second, third)]
+    assert ends_s == pytest.approx([0.2, 0.2, 0.2 + 0.2 + 0.15])  # the third waits for another one
 
 
 def test_sequences_that_run_together_end_together_and_a_third_waits_for_a_place():
@@ -66,17 +67,15 @@ def test_sequences_that_run_together_end_together_and_a_third_waits_for_a_place(
 
     async def ends():
         model = EmulatedTokens(mapping_of(kind))
-        began = time.perf_counter()
+        began = asyncio.get_running_loop().time()
 
         async def one():
             await model(request())
-            return time.perf_counter() - began
+            return asyncio.get_running_loop().time() - began
 
         return await asyncio.gather(one(), one(), one())
 
-    first, second, third = asyncio.run(ends())
-    assert 0.19 < first <= second < third
-    assert third > 0.39
+    assert in_virtual_time(ends()) == pytest.approx([0.2, 0.2, 0.4])
 
 
 def test_a_streamed_answer_begins_with_its_first_token_and_is_ongoing_until_its_last():
@@ -84,19 +83,18 @@ def test_a_streamed_answer_begins_with_its_first_token_and_is_ongoing_until_its_
 
     async def streamed():
         model, queue = EmulatedTokens(mapping_of(kind), stream=True), ReplicaQueue(4, 4)
-        began, ongoing = time.perf_counter(), []
+        began, ongoing = asyncio.get_running_loop().time(), []
         response = await queue.serve(lambda: model(request()))
-        first_s = time.perf_counter() - began
+        first_s = asyncio.get_running_loop().time() - began
         parts = []
         async for part in await queue.streamed(response.body_iterator, began):
             parts.append(part)
             ongoing.append(queue.ongoing)
-        return first_s, time.perf_counter() - began, parts, ongoing, queue.ongoing
+        return first_s, asyncio.get_running_loop().time() - began, parts, ongoing, queue.ongoing
 
-    first_s, all_s, parts, ongoing, after = asyncio.run(streamed())
+    first_s, all_s, parts, ongoing, after = in_virtual_time(streamed())
     assert parts == ["token\n"] * 5
-    assert 0.049 < first_s < all_s
-    assert all_s > 0.24
+    assert (first_s, all_s) == pytest.approx((0.05, 0.25))
     assert (set(ongoing), after) == ({1}, 0)
 
 

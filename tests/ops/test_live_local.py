@@ -3,11 +3,11 @@
 import subprocess
 import sys
 import tempfile
-import time
 
 import psutil
 import pytest
 from live_things import FakeRay
+from waiting import until
 
 from faro_ops.http import HttpClient
 from faro_ops.rayserve import local
@@ -92,13 +92,12 @@ def test_orphans_of_ray_end_too_and_other_processes_do_not(tmp_path, other):
     )
     assert head.stdout is not None
     orphan = psutil.Process(int(head.stdout.readline()))
-    until = time.monotonic() + 10
-    while orphan.ppid() in {
-        head.pid,
-        *(child.pid for child in psutil.Process(head.pid).children()),
-    }:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+
+    def orphaned():
+        children = psutil.Process(head.pid).children()
+        return orphan.ppid() not in {head.pid, *(child.pid for child in children)}
+
+    until(orphaned)
     LocalRay(
         head,
         tmp_path / "folder",

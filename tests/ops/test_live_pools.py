@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from live_things import FakeRay
+from waiting import PATIENCE_S, in_virtual_time
 
 from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
@@ -96,7 +97,7 @@ class TestTheQueueOfAGateway:
             await asyncio.sleep(0)
             queue.give_back(first)  # `second` has it now, but its task does not know yet
             gone.cancel()
-            await asyncio.wait_for(late, 1.0)
+            await asyncio.wait_for(late, PATIENCE_S)
             return third.replica
 
         assert asyncio.run(rest()) == "r"
@@ -166,7 +167,7 @@ class TestTheQueueOfAGateway:
             await asyncio.gather(*tasks)
             return done, most
 
-        done, most = asyncio.run(asyncio.wait_for(run(), 5.0))
+        done, most = in_virtual_time(asyncio.wait_for(run(), PATIENCE_S))
         assert Counter(done) == Counter(job for job, _ in requests)
         assert max(most.values(), default=0) <= at_once
 
@@ -399,7 +400,7 @@ class TestTheLoop:
     def steps(self, address, policy, path, ticks=4):
         """The steps of a controller that runs for some ticks."""
         clock = Clock(int(time.time()) - 900)
-        rest = HttpClient(address, None, 2.0)
+        rest = HttpClient(address)
         cluster = RayServeCluster(JOBS, serve_specs(JOBS), rest, rest, clock)
         steps = []
 
@@ -534,7 +535,7 @@ def served(one):
         except Failed as error:
             return error.args[0]
 
-    answer = asyncio.run(asyncio.wait_for(run(), 5.0))
+    answer = in_virtual_time(asyncio.wait_for(run(), PATIENCE_S))
     return answer, reduce(add_row, one._queues["a"].rows.values(), empty_row())
 
 
@@ -596,7 +597,7 @@ class TestAGateway:
             one._late.update({"s": frozenset("a")})
             return [answer.status for answer in await answers], one._pool.asked
 
-        assert asyncio.run(asyncio.wait_for(run(), 5.0)) == ([500, 200], ["r", "r", "s"])
+        assert in_virtual_time(asyncio.wait_for(run(), PATIENCE_S)) == ([500, 200], ["r", "r", "s"])
 
     def test_what_a_replica_held_before_is_not_believed_again(self):
         one = gateway(Replicas(), {})

@@ -7,6 +7,7 @@ import time
 import pytest
 from live_things import JOBS, Wanting
 from test_controller_lifecycle import Still
+from waiting import PATIENCE_S
 
 from faro_ops import cli
 from faro_ops.cli.shared import say
@@ -89,7 +90,8 @@ class TestADamagedFile:
 
 
 class TestTwoWriters:
-    def test_orders_that_many_people_set_at_once_are_all_kept(self, store):
+    def test_orders_that_many_people_set_at_once_are_all_kept(self, store, monkeypatch):
+        monkeypatch.setattr(override_store, "LOCK_S", PATIENCE_S)
         jobs = [f"j{n}" for n in range(20)]
 
         def order(job):

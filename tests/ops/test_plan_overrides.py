@@ -5,6 +5,7 @@ import time
 
 import pytest
 from kube_things import FaroPlanApi
+from waiting import PATIENCE_S
 
 from faro_ops import cli
 from faro_ops.controller.overrides import LastKnown, Override, Watched
@@ -280,7 +281,7 @@ def test_orders_that_two_people_set_at_once_are_both_kept(api, monkeypatch):
         if threading.current_thread() is not threading.main_thread():
             with_the_other = plan["spec"].get("overrides") is None
             if with_the_other:
-                barrier.wait(10)
+                barrier.wait(PATIENCE_S)
         return plan
 
     monkeypatch.setattr(api, "get", read_together)

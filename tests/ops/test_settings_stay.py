@@ -5,12 +5,14 @@ Whatever is wrong with one job meanwhile, the others go on, and the lease is nev
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
 from api_world import ApiServer, Run
+from waiting import PATIENCE_S
 
 from faro_lib.protocol import hold
 from faro_ops.cli import main
@@ -102,11 +104,12 @@ def test_the_capacity_falls_below_the_minima_and_settings_still_change(server, r
 def test_an_order_ends_while_a_job_is_gone(server, run, options):
     def operate():
         run.order(a=2)
-        until_s = time.time() + 4
+        run.until(lambda: server.replicas == {"a": 2, "b": 4, "c": 4})
+        del server.replicas["c"]
+        run.until(lambda: server.job("c").get("state") == "gone")
+        until_s = time.time() + 2
         end = datetime.fromtimestamp(until_s, UTC).isoformat()
         server.plan["spec"]["overrides"][0]["until"] = end
-        run.until(lambda: server.replicas["a"] == 2 and server.scaled)
-        del server.replicas["c"]
         run.until(lambda: time.time() > until_s and server.replicas["a"] > 2, what="a grows")
 
     assert run.go(operate, *options) == 0
@@ -162,7 +165,7 @@ def test_an_api_server_that_is_silent_during_a_change_ends_nothing(server, run, 
         run.until(lambda: server.replicas == FAIR)
         server.silent = True
         run.edit({"a": {"max_replicas": 3}, "b": {}, "c": {}, "d": {}})
-        time.sleep(3)
+        run.until_it_says("cannot be reached")
         server.replicas["d"] = 1
         server.silent = False
         run.until(lambda: server.replicas["a"] == 3 and server.replicas["d"] > 1)
@@ -227,11 +230,11 @@ def test_a_bad_table_is_told_once_and_shown_until_it_is_good(server, run, capfd)
     def operate():
         run.until(lambda: server.replicas == FAIR)
         good = run.table.read_text()
-        run.table.write_text("- {job: a, slo_s: -1}\n")
+        run.write("- {job: a, slo_s: -1}\n")
         run.until(lambda: server.condition("SettingsAccepted").get("status") == "False")
         assert "slo_s" in server.condition("SettingsAccepted")["message"]
-        time.sleep(1)
-        run.table.write_text(good)
+        run.until_ticks()
+        run.write(good)
         run.until(lambda: server.condition("SettingsAccepted").get("status") == "True")
         assert server.replicas == FAIR
 
@@ -269,12 +272,11 @@ def test_settings_whose_forecaster_cannot_be_fitted_change_nothing(server, run, 
 def test_a_set_up_that_takes_minutes_delays_no_tick_beyond_its_patience(server, run, monkeypatch):
     monkeypatch.setattr(settings_change, "PATIENCE_S", 0.1)
     fitted = models.Source.model
-    finished = []
+    released = threading.Event()
 
     def slow(source, jobs):
         if len(jobs) == 2:
-            time.sleep(4)
-            finished.append(time.monotonic())
+            released.wait(PATIENCE_S)
         return fitted(source, jobs)
 
     monkeypatch.setattr(models.Source, "model", slow)
@@ -284,7 +286,7 @@ def test_a_set_up_that_takes_minutes_delays_no_tick_beyond_its_patience(server, 
         run.edit({"a": {}, "b": {}})
         server.replicas["b"] = 1
         run.until(lambda: server.replicas["b"] == 4, what="b is restored by the running pass")
-        assert not finished
+        released.set()
         run.until(lambda: not server.job("c"), what="the new settings are in use")
 
     assert run.go(operate, "--apply") == 0
@@ -350,7 +352,7 @@ def test_a_start_below_the_minima_runs_and_says_who_is_below(server, run, capfd)
 
 def test_a_start_at_which_no_job_can_be_scaled_ends_in_one_line_or_waits(server, run, capfd):
     server.requests_of = dict.fromkeys("abc", "2")
-    assert run.go(lambda: time.sleep(0), "--apply") == 2
+    assert run.go(run.until_it_ends, "--apply") == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "job 'a': cores=1 is less than the 2 cpu that its pods request" in line
     assert "(and 2 more jobs)" in line
@@ -360,7 +362,7 @@ def test_with_wait_a_start_waits_for_a_job_that_can_be_scaled(server, run, capfd
     server.requests_of = dict.fromkeys("abc", "2")
 
     def operate():
-        time.sleep(3)
+        run.until_it_says("waiting: job 'a': cores=1")
         assert server.holders == [], "nothing is changed"
         server.requests_of = dict.fromkeys("abc", "1")
         run.until(lambda: server.replicas == FAIR)
@@ -373,7 +375,7 @@ def test_with_wait_a_start_waits_for_a_silent_api_server(server, run, capfd):
     server.silent = True
 
     def operate():
-        time.sleep(3)
+        run.until_it_says("waiting: ")
         server.silent = False
         run.until(lambda: server.replicas == FAIR)
 
@@ -387,7 +389,7 @@ def test_without_a_permission_on_the_lease_or_plan_the_start_ends(
     server, run, options, resource, capfd
 ):
     server.may = lambda asked: asked["resource"] != resource
-    assert run.go(lambda: time.sleep(0), "--apply", *options) == 2
+    assert run.go(run.until_it_ends, "--apply", *options) == 2
     assert f"may not create {resource}." in capfd.readouterr().err
 
 

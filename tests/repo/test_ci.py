@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from types import ModuleType
 
 import conftest
 import pytest
+from waiting import until
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("make", "git", "chromium", "chromedriver", "prometheus", "pdftotext", "shellcheck")
@@ -131,10 +131,7 @@ def test_a_build_that_still_runs_is_ended_with_the_script(machine):
     status, _, _ = machine.run()
     assert status != 0
     build = Path(f"/proc/{began.read_text().strip()}/status")
-    end_s = time.monotonic() + 30
-    while still_runs(build) and time.monotonic() < end_s:
-        time.sleep(0.1)
-    assert not still_runs(build)
+    until(lambda: not still_runs(build), what="its end")
 
 
 def test_a_cluster_that_is_there_already_is_neither_used_nor_deleted(machine):

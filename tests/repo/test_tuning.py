@@ -1,12 +1,12 @@
 """Options are tuned on training days only, and compared run by run with the tuned defaults."""
 
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields
 
 import numpy as np
 import pandas as pd
 import pytest
+from waiting import PATIENCE_S, until
 
 from benchmarks import tuning
 from faro_lib import forecast
@@ -15,13 +15,6 @@ from faro_lib.policies.faro import tuned
 from faro_lib.workload.synthetic import synthetic
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
-
-
-def until(true, within_s=10.0):
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +121,7 @@ def test_finished_runs_are_in_the_partial_file_until_all_are_finished(tmp_path):
         until(partial.exists)
         assert not out.exists()
         first.set_result(pd.DataFrame({"option": ["a"]}))
-        table = gathering.result(10)
+        table = gathering.result(PATIENCE_S)
     assert table["option"].tolist() == ["a", "b"]
     assert table.index.is_unique, "or its rows cannot be compared"
     assert pd.read_csv(out)["option"].tolist() == ["a", "b"]

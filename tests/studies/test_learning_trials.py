@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from waiting import in_virtual_time
 
 from faro_lib.policies.learning import Learned
 from faro_lib.queueing.service_factor import FACTORS
@@ -165,7 +166,7 @@ def test_a_request_goes_to_the_pod_with_the_fewest_and_a_full_pod_drops():
         assert sorted(pod.queue.ongoing for pod in one.pods) == [2, 2]
         return await asyncio.gather(*tasks)
 
-    assert asyncio.run(served()) == [True] * 4 + [False]
+    assert in_virtual_time(served()) == [True] * 4 + [False]
 
 
 def test_at_random_a_full_pod_gets_requests_although_another_is_idle():
@@ -177,7 +178,7 @@ def test_at_random_a_full_pod_gets_requests_although_another_is_idle():
         await busy
         return names
 
-    assert asyncio.run(chosen()) == {"a-0", "a-1"}
+    assert in_virtual_time(chosen()) == {"a-0", "a-1"}
 
 
 def test_a_new_pod_serves_after_its_cold_start_and_a_removed_one_ends_its_requests():
@@ -198,7 +199,7 @@ def test_a_new_pod_serves_after_its_cold_start_and_a_removed_one_ends_its_reques
         assert len(one.terminating) == 1
         assert await request
 
-    asyncio.run(scaled())
+    in_virtual_time(scaled())
 
 
 def test_the_queries_are_those_of_the_example():

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from observations import observed
+from waiting import until
 
 from faro_lib import forecast
 from faro_lib.control import Step
@@ -183,8 +184,8 @@ class Workers:
 def test_a_worker_is_deleted_and_requests_are_counted_around_it(monkeypatch):
     began = time.time() - 3 * STEP_S  # the counts of the past are made at once
     with LostWorker(Workers(), began, 2 * STEP_S) as lost:
-        while len(lost.ready) < 4:
-            time.sleep(0.01)
+        until(lambda: len(lost.ready) >= 4)
+    lost.ready = lost.ready[:4]  # on a busy machine, there may be more
     script = Script(
         ("a", "b"),
         np.array([1.0, 6.0, 11.0, 12.0, 16.0]),
@@ -212,6 +213,6 @@ def test_a_worker_is_deleted_and_requests_are_counted_around_it(monkeypatch):
 def test_a_worker_that_cannot_be_deleted_fails_the_trial():
     with (
         pytest.raises(OSError, match="forbidden"),
-        LostWorker(Workers(refused=True), time.time() - STEP_S, 0.0),
+        LostWorker(Workers(refused=True), time.time() - STEP_S, 0.0) as lost,
     ):
-        time.sleep(0.2)
+        until(lambda: lost.error)

@@ -11,14 +11,16 @@ import json
 import os
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+import waiting
 from kube_things import measured, node, pod
+from waiting import PATIENCE_S
 
 from faro_ops import cli
+from faro_ops.cli import controller
 from faro_ops.kube.client import ApiError
 
 NAMESPACE, NAME = "jobs", "faro"
@@ -121,6 +123,8 @@ class ApiServer:
         elif path.endswith("/scale"):
             name = path.split("/")[-2]
             asked = {"resource": "deployments", "verb": "patch", "name": name}
+            if name not in self.replicas:
+                raise ApiError(404, f"PATCH {path}: 404")
             if not self.may(asked):
                 raise ApiError(403, f"PATCH {path}: 403 forbidden")
             self.replicas[name] = body["spec"]["replicas"]
@@ -166,16 +170,26 @@ class Run:
     """`faro run --backend deployments` in the main thread, and an operator in another.
 
     operate : called in the operator's thread; when it returns, the controller is stopped.
+
+    said : the lines of the controller so far.
     """
 
     def __init__(self, server: ApiServer, folder, monkeypatch, jobs: dict[str, dict] | None = None):
         self.server, self.folder = server, folder
         self.table = folder / "jobs.yaml"
         self.status: int | None = None
+        self.said: list[str] = []
         self.edit(jobs or {name: {} for name in server.replicas})
         monkeypatch.setattr(
             "faro_ops.kube.operate.NamespacedName.connect", lambda self, **_: server
         )
+        say = controller.say
+
+        def noted(message: str, *more: str) -> None:
+            self.said.append(message)
+            say(message, *more)
+
+        monkeypatch.setattr(controller, "say", noted)
         monkeypatch.setattr("faro_ops.kube.operate.DeploymentMetrics", Measured)
 
     def edit(self, jobs: dict[str, dict]) -> None:
@@ -186,8 +200,12 @@ class Run:
             if isinstance(section, dict):
                 section = {"queries": QUERIES} | section
             rows.append({"job": name, "cold_start_s": 1} | fields | {"deployment": section})
+        self.write(json.dumps(rows))
+
+    def write(self, table: str) -> None:
+        """Replace the text of the table at once, so that nobody reads a part of it."""
         partial = self.table.with_suffix(".partial")
-        partial.write_text(json.dumps(rows))
+        partial.write_text(table)
         partial.rename(self.table)
 
     def order(self, **replicas: int) -> None:
@@ -226,7 +244,7 @@ class Run:
             thread.start()
             self.status = cli.main(command)
             self.ended.set()
-            thread.join(30)
+            thread.join(PATIENCE_S)
         finally:
             signal.signal(signal.SIGTERM, before)
             self.server.closed.set()
@@ -234,9 +252,25 @@ class Run:
             raise problem
         return self.status
 
-    def until(self, holds: Callable[[], object], within_s: float = 30.0, what: str = "it") -> None:
-        end_s = time.monotonic() + within_s
-        while not holds():
-            assert not self.ended.is_set(), f"the controller has ended before {what} came true"
-            assert time.monotonic() < end_s, f"{what} did not come true within {within_s:g} s"
-            time.sleep(0.05)
+    def until(self, holds: Callable[[], object], what: str = "it") -> None:
+        """Wait until it holds; fails at once if the controller ends before."""
+        waiting.until(lambda: holds() or self.ended.is_set(), what=what)
+        assert holds() or not self.ended.is_set(), (
+            f"the controller has ended before {what} came true"
+        )
+
+    def until_it_ends(self) -> None:
+        """What an operator does whose controller ends by itself."""
+        assert self.ended.wait(PATIENCE_S), "the controller does not end"
+
+    def until_it_says(self, text: str) -> None:
+        self.until(lambda: any(text in line for line in self.said), what=f"{text!r} is said")
+
+    def until_ticks(self, more: int = 3) -> None:
+        """Until so many ticks more are recorded. All but the first begin after this call."""
+        before = self.ticks()
+        self.until(lambda: self.ticks() >= before + more, what=f"{more} ticks")
+
+    def ticks(self) -> int:
+        path = self.folder / "j"
+        return path.read_bytes().count(b'{"kind": "tick"') if path.exists() else 0

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 from k8s_ray import HEAD, IMAGE, OPERATOR, READY_S, WorldWithRayService
-from k8s_world import ROOT, World, apply, crd, until
+from k8s_world import ROOT, World, apply, crd, pod_state, until
 from kube_things import objects
 
 from faro_lib.workload import Job
@@ -33,6 +33,10 @@ JOBS = (Job("a", cold_start_s=5), Job("b", cold_start_s=5))
 FILES = ("rbac", "config", "controller", "network", "quota", "rayservice")
 HALF = ("a=4 b=4", 8.0)  # the targets and the capacity: a fair share of two workers of four cores
 TICK_S = 5.0
+# Until everything is as before a fault, on a machine where a process starts ten times slower than
+# on an idle one. Ray's pods then take minutes. A container that has failed may wait for 300 s, and
+# a file that is mounted from a Secret follows it after up to 90 s (both are kubelet's periods).
+WHOLE_S = 1200.0
 FOLLOWED_S = 120.0
 PER_S = 2.0  # requests to each job
 REQUEST_S = 10.0  # after which a request has failed
@@ -50,7 +54,7 @@ def send(url):
     one = {"at": began, "url": url, "status": status, "took_s": round(time.time() - began, 2)}
     sys.stdout.write(json.dumps(one) + "\n")  # one write, so that lines of two threads do not mix
     sys.stdout.flush()
-urls, pause_s, end = sys.argv[2:], 1 / float(sys.argv[1]), time.time() + 900
+urls, pause_s, end = sys.argv[2:], 1 / float(sys.argv[1]), time.time() + 3600
 while time.time() < end:
     for url in urls:
         threading.Thread(target=send, args=(url,)).start()
@@ -217,6 +221,21 @@ class FaroWorld(WorldWithRayService):
             and sum(is_ready(pod) for pod in self.pods("worker")) == 2
         )
 
+    def state(self) -> str:
+        """What `whole` looks at, and the pods: for the message of a test that waits in vain."""
+        plan, pods = self.plan(), self.get("/api/v1/{ns}/pods")["items"]
+        seen = {key: plan.get(key) for key in ("lastDecisionTime", "targets", "capacityCores")}
+        not_true = [
+            f"{one['type']}={one['status']}: {one.get('message', '')}"
+            for one in (
+                *plan.get("conditions", []),
+                *self.service().get("status", {}).get("conditions", []),
+            )
+            if one["status"] != "True"
+        ]
+        lines = [f"plan {seen}, ready replicas {self.ready_replicas()}", *not_true]
+        return "\n".join([*lines, *map(pod_state, pods)])
+
     def serve(self) -> None:
         """The RayService, and a controller that leads."""
         self.describe(head=HEAD)
@@ -326,7 +345,7 @@ class Load:
 
     def end(self) -> list[dict]:
         """The requests in the order of their answers."""
-        sent = list(self.api.lines(f"{self.path}/log", 10.0))
+        sent = list(self.api.lines(f"{self.path}/log", 120.0))
         self.api.send("DELETE", self.path)
         return sent
 
@@ -357,13 +376,13 @@ class Row:
 
 
 @contextlib.contextmanager
-def under_load(world: FaroWorld, fault: str, within_s: float = 300.0) -> Iterator[Row]:
+def under_load(world: FaroWorld, fault: str, within_s: float = WHOLE_S) -> Iterator[Row]:
     """Send requests during a fault and until everything is as before.
 
     The row is complete at the end. It is printed, and added to the file $FARO_FAULTS, if that is
     set.
     """
-    until(world.whole, within_s, lambda: f"all is well before the fault: {world.plan()}")
+    until(world.whole, within_s, lambda: f"all is well before the fault:\n{world.state()}\nit")
     load, row = load_of_jobs(world), Row(fault)
     requests: list[dict] = []
     try:
@@ -373,7 +392,7 @@ def under_load(world: FaroWorld, fault: str, within_s: float = 300.0) -> Iterato
         until(
             world.whole,
             within_s,
-            lambda: f"as before: {world.plan()} {world.service().get('status')}",
+            lambda: f"as before the fault:\n{world.state()}\nit",
         )
         whole = time.time()
         time.sleep(REQUEST_S + 2)  # those under way end

@@ -9,7 +9,7 @@ import base64
 from importlib.metadata import version
 from pathlib import Path
 
-from k8s_world import World, apply, path_of, until
+from k8s_world import World, apply, path_of, pod_state, until
 from kube_things import objects
 
 from faro_lib.workload import Job
@@ -146,9 +146,22 @@ class RayWorld(WorldWithRayService):
         return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
 
     def delete(self, kind: str) -> str:
-        name = self.pods(kind)[0]["metadata"]["name"]
+        return self.delete_pod(self.pods(kind)[0]["metadata"]["name"])
+
+    def delete_pod(self, name: str) -> str:
         self.api.send("DELETE", self.path(f"/api/v1/{{ns}}/pods/{name}"))
         return name
+
+    def state(self) -> str:
+        """Counts, conditions and pods: for the message of a test that waits in vain."""
+        conditions = self.service().get("status", {}).get("conditions", [])
+        not_true = [
+            f"{one['type']}={one['status']}: {one.get('message', '')}"
+            for one in conditions
+            if one["status"] != "True"
+        ]
+        pods = self.get("/api/v1/{ns}/pods")["items"]
+        return "\n".join([f"replicas {self.counts()}", *not_true, *map(pod_state, pods)])
 
     def operators(self) -> set[str]:
         """Names of the operator's pods that are ready."""

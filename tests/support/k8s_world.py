@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+import waiting
 import yaml
 
 from faro_ops.kube.capacity import Shape, refuses
@@ -81,21 +82,22 @@ def apply(api: Api, *things: dict, **query) -> None:
 def until(
     holds: Callable[[], object], within_s: float = 20.0, what: str | Callable[[], str] = "it"
 ):
-    """The first true answer; the time is generous, because the machine may be busy.
+    """`waiting.until` on a cluster, whose API server may refuse or be away meanwhile."""
+    return waiting.until(holds, within_s, what, passing=(ApiError,))
 
-    what : what is waited for, or a function that is asked for it when the time is over.
-    """
-    last: object = None
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        try:
-            if last := holds():
-                return last
-        except ApiError as refused:
-            last = refused
-        time.sleep(0.05)
-    what = what() if callable(what) else what
-    raise AssertionError(f"{what} did not come true within {within_s:g} s; last seen: {last!r}")
+
+def pod_state(pod: dict) -> str:
+    """A pod in a few words: its phase, whether it is ready, restarts, and why a container waits."""
+    status = pod.get("status", {})
+    words = [pod["metadata"]["name"], status.get("phase", "")]
+    if pod["metadata"].get("deletionTimestamp"):
+        words.append("is deleted")
+    for one in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])):
+        states = [f"{kind} {more.get('reason', '')}" for kind, more in one.get("state", {}).items()]
+        ready = "ready" if one.get("ready") else "not ready"
+        restarts = f"{one.get('restartCount', 0)} restarts"
+        words.append(f"{one['name']}: {' '.join(states).strip()}, {ready}, {restarts}")
+    return "; ".join(words)
 
 
 # --- nodes and what is done to them ---------------------------------------------------------------
