@@ -1,4 +1,4 @@
-# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | rivals | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | recorded-kind-pool | docs | metadata | crate | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | rivals | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | recorded-kind-pool | docs | metadata | crate | locks | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -24,7 +24,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures smoke claims claims-all claims-redistributed claims-published release release-check arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes recorded-kind-pool lab data config docs metadata crate clean
+.PHONY: figures smoke claims claims-all claims-redistributed claims-published release release-check arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes recorded-kind-pool lab data config docs metadata crate locks clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -119,8 +119,10 @@ claims-redistributed: $(READY)
 claims-published: $(READY)
 	python benchmarks/claims.py --published
 
-# The archive dist/faro-VERSION.tar: the code of HEAD, recorded tables, a wheelhouse for this Python, the site, and the run RUN.
-release: $(READY)
+# The archive dist/faro-VERSION.tar: the code of HEAD, recorded tables, a wheelhouse for this Python with its bill of materials and
+# licences, the site, and the run RUN. The tools for the bill and for the lock files have an environment of their own.
+RELEASE = build/release-venv
+release: $(READY) $(RELEASE)/.ready
 	python benchmarks/release.py --run $(RUN)
 
 # Unpack an archive in a new folder and run its claims there without a network; TRACES=data/raw lays the published traces beside it.
@@ -129,6 +131,22 @@ TRACES ?=
 release-check: $(READY)
 	@[ -n "$(ARCHIVE)" ] || { echo "make: ARCHIVE: no archive in dist; make release builds one" >&2; exit 2; }
 	python benchmarks/release.py check $(ARCHIVE) $(if $(TRACES),--traces $(TRACES))
+
+$(RELEASE)/.ready: envs/release/requirements.txt
+	python3 -m venv $(RELEASE)
+	$(RELEASE)/bin/$(INSTALL) -r $<
+	@touch $@
+
+# The lock files, after an edit (envs/README.md): each package at one version, with the SHA-256 of each of its files on the index.
+# A file NAME.txt beside NAME.in is resolved from it; the image's, from pyproject.toml. The others are complete lists, edited by hand.
+COMPILE = $(RELEASE)/bin/uv pip compile --quiet --no-config --generate-hashes --no-annotate --no-strip-extras --no-emit-index-url \
+  --custom-compile-command 'make locks' --python-version 3.11.15 --python-platform x86_64-manylinux_2_28
+LISTS = requirements.txt $(patsubst %,envs/%.txt,build/requirements crate/requirements docs/requirements tests/requirements kubernetes/launcher)
+RESOLVED = $(patsubst %,envs/%.txt,forecasters/requirements forecasters/zero-shot kubernetes/job release/requirements)
+locks: $(RELEASE)/.ready
+	set -e; for lock in $(LISTS); do $(COMPILE) --no-deps $$lock -o $$lock >/dev/null; done
+	set -e; for lock in $(RESOLVED); do $(COMPILE) $${lock%.txt}.in -o $$lock >/dev/null; done
+	$(COMPILE) --extra live --extra kube -c requirements.txt pyproject.toml -o envs/image/requirements.txt >/dev/null
 
 # The entries of docs/arena.md, run again with their seeds: exit status 1 if one does not reproduce.
 arena: $(READY)
@@ -201,7 +219,7 @@ crate: build/crate-venv/.ready
 
 build/crate-venv/.ready: envs/crate/requirements.txt
 	python3 -m venv build/crate-venv
-	build/crate-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	build/crate-venv/bin/$(INSTALL) -r $<
 	@touch $@
 
 # The documentation as a site in build/site, with the executed notebooks of EXECUTED (`make figures` writes them); the others,
@@ -216,18 +234,22 @@ docs: $(READY) $(DOCS)/.ready
 
 $(DOCS)/.ready: envs/docs/requirements.txt
 	python3 -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(DOCS)/bin/$(INSTALL) -r $<
 	@touch $@
 
 clean:
 	rm -rf results .snakemake .mypy_cache .ruff_cache .hypothesis
 
 # Stamps are written last, so that an interrupted installation is begun again.
+# pip checks the hashes of all packages of a command or of none, and a folder has no hash: Faro itself has its own command.
+INSTALL = python -m pip install --quiet --disable-pip-version-check
 $(READY): $(PINS) pyproject.toml envs/tests/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r envs/tests/requirements.txt -e .
+	$(BIN)/$(INSTALL) --no-deps -r envs/tests/requirements.txt
+	$(BIN)/$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(PINS): requirements.txt
+# What builds Faro and the one package without a wheel comes first, so that pip fetches nothing unlocked to build them.
+$(PINS): requirements.txt envs/build/requirements.txt
 	@for candidate in $(CANDIDATES); do \
 	  "$$candidate" -c 'import sys; sys.exit(not ($(ACCEPTED)))' 2>/dev/null || continue; \
 	  python=$$candidate; "$$python" -c 'import ensurepip, venv' 2>/dev/null && break; \
@@ -237,5 +259,6 @@ $(PINS): requirements.txt
 	  echo "make: $$python lacks venv; on Debian: apt-get install $$("$$python" -c 'import sys; print("python3.%d-venv" % sys.version_info[1])')" >&2; exit 1; fi; \
 	echo "Setting up .venv with $$("$$python" --version); a few minutes the first time." >&2; \
 	"$$python" -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/$(INSTALL) -r envs/build/requirements.txt
+	$(BIN)/$(INSTALL) --no-build-isolation -r requirements.txt
 	@touch $@

@@ -5,12 +5,13 @@
     python benchmarks/release.py check ARCHIVE --traces data/raw
 
 An archive has the code of HEAD with the recorded tables and the crate of the repository, a
-wheelhouse of the pinned packages for this Python, the site if it is built, a run with its report
-if there is one, OFFLINE.md and SHA256SUMS. It never has the published traces, which are not ours.
+wheelhouse of the pinned packages for this Python with its bill of materials and licences, the site
+if it is built, a run with its report if there is one, OFFLINE.md and SHA256SUMS. It never has the
+published traces, which are not ours.
 
-A check unpacks the archive in a new folder, compares the checksums, and runs the claims there
-without a network, with nothing installed but what is in the wheelhouse. With --traces, it lays the
-published traces beside them and runs their claims, too.
+A check unpacks the archive in a new folder, compares the checksums and the lists of packages, and
+runs the claims there without a network, with nothing installed but what is in the wheelhouse. With
+--traces, it lays the published traces beside them and runs their claims, too.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ import tarfile
 import tempfile
 import time
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from packaging.requirements import Requirement
 from packaging.tags import sys_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from benchmarks.bill import BILL, LICENCES, bills, listed, metadata, name_and_version
 from faro_lib.files import atomic_write
 from faro_lib.workload import PUBLISHED
 
@@ -50,7 +52,9 @@ WHEELHOUSE = "wheelhouse"
 SUMS = "SHA256SUMS"
 NOTE = "OFFLINE.md"
 METADATA = "ro-crate-metadata.json"
-METADATA_OF_WHEEL = re.compile(r"[^/]+\.dist-info/METADATA")
+TOOLS = Path(__file__).parents[1] / "build/release-venv"
+STATED = "envs/release/licences.yaml"  # licences that no metadata states
+HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 FETCHED = "data/raw/"  # what `make data` fetches
 # Workloads of which the traces, as in a run's results, may be passed on.
 OURS = ("synthetic", "data/azure-2019.csv.gz", "data/example.csv")
@@ -72,14 +76,25 @@ under `faro-10jobs` into `data/raw/`, or fetch them with `make data`. Then
     make claims-all
 
 checks all claims. Every target of make takes the packages of `.venv` from the wheelhouse. Targets
-with an environment of their own (`docs`, `crate`, `forecasters`) need a package index for it.
+with an environment of their own (`docs`, `crate`, `forecasters`, `release`) need a package index
+for it.
 
 | what | where |
 | --- | --- |
 | the documentation as a site | {site} |
 | the report of a run, with its record | {run} |
 | data, figures and licences, for programs | `{metadata}` |
+| the packages of the wheelhouse, as CycloneDX | `{bill}` |
+| their licences | `{licences}` |
 """
+
+
+class Locked(NamedTuple):
+    """A line of a lock file: one version, and the SHA-256 of each file that may be installed."""
+
+    version: str
+    hashes: frozenset[str]
+    line: str
 
 
 class Refused(Exception):
@@ -99,6 +114,7 @@ def build(run: Path, site: Path, into: Path) -> Path:
     files: dict[str, Path | bytes] = {
         **dict(_committed()),
         **{f"{WHEELHOUSE}/{path.name}": path for path in wheels},
+        **_bills(wheels),
         **_of_site(site),
         **_of_run(run),
     }
@@ -113,6 +129,8 @@ def build(run: Path, site: Path, into: Path) -> Path:
         site="`site/index.html`" if "site/index.html" in files else "not in this archive",
         run="`run/report.html`, `run/ro-crate-metadata.json`" if has_run else "not in this archive",
         metadata=METADATA,
+        bill=BILL,
+        licences=LICENCES,
     )
     files[NOTE] = note.encode()
     files[f"{WHEELHOUSE}/PYTHON"] = f"python{_python()}\n".encode()  # the Makefile reads it
@@ -151,63 +169,99 @@ def _committed() -> Iterator[tuple[str, bytes]]:
 
 
 @cache
-def pinned(*files: str) -> dict[str, str]:
-    """Name -> version of every package that these files pin; without files, of all PINS."""
-    lines = [line for name in files or PINS for line in (ROOT / name).read_text().splitlines()]
-    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(one.name): next(iter(one.specifier)).version for one in wanted}
+def locked(*files: str) -> dict[str, Locked]:
+    """Name -> lock of every package in these lock files; without files, in all PINS."""
+    return {
+        name: lock
+        for file in files or PINS
+        for name, lock in _locks((ROOT / file).read_text()).items()
+    }
+
+
+def _locks(text: str) -> dict[str, Locked]:
+    """Name -> lock of every package in the text of a lock file."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found: dict[str, Locked] = {}
+    for line in lines:
+        wanted, *_ = line.split(" --hash=")
+        if wanted.strip() and not wanted.startswith("#"):
+            one = Requirement(wanted)
+            version = next(iter(one.specifier)).version
+            name = canonicalize_name(one.name)
+            found[name] = Locked(version, frozenset(HASH.findall(line)), line)
+    return found
 
 
 def _wheels(folder: Path) -> list[Path]:
-    """A wheel of each pinned package for this Python; those that `folder` lacks are fetched."""
-    missing = pinned().items() - _found(folder).keys()
+    """The file of each pinned package for this Python: a wheel, or the source where there is none.
+
+    Each has a hash of the lock files. Those that `folder` lacks are fetched.
+    """
+    wanted = {(name, lock.version) for name, lock in locked().items()}
+    missing = wanted - _found(folder).keys()
     if missing:
-        lines = [f"{name}=={version}" for name, version in sorted(missing)]
-        print(f"release: fetching {len(lines)} wheels into {folder}", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run(
-            [*command, "--no-deps", "--wheel-dir", str(folder), *lines],
-            capture_output=True,
-            text=True,
-        )
-        missing = pinned().items() - _found(folder).keys()
+        print(f"release: fetching {len(missing)} packages into {folder}", file=sys.stderr)
+        said = _fetch(folder, [locked()[name].line for name, _ in sorted(missing)])
+        missing = wanted - _found(folder).keys()
         if missing:
             name, version = min(missing)
-            said = (done.stderr.strip().splitlines() or ["pip made none"])[-1]
-            raise Refused(f"{name}=={version}: no wheel for Python {_python()}: {said}")
+            raise Refused(f"{name}=={version}: no package for Python {_python()}: {said}")
     found = _found(folder)
-    wheels = [found[one] for one in sorted(pinned().items())]
-    for name, wheel in zip(sorted(pinned()), wheels):
-        if name not in pinned(ALONE) and (needed := _unpinned(wheel)):
-            raise Refused(f"{wheel.name}: it needs {needed}, which {' and '.join(PINS)} do not pin")
-    return wheels
+    for name, version in sorted(wanted):
+        path = found[name, version]
+        if name not in locked(ALONE) and (needed := _unpinned(path)):
+            raise Refused(f"{path.name}: it needs {needed}, which {' and '.join(PINS)} do not pin")
+    return [found[one] for one in sorted(wanted)]
 
 
-def _unpinned(wheel: Path) -> str | None:
-    """A package that a wheel needs here and that the archive has not; None if there is none."""
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (one for one in archive.namelist() if METADATA_OF_WHEEL.fullmatch(one))
-        lines = archive.read(name).decode().split("\n\n")[0].splitlines()
-    for line in lines:
+def _fetch(folder: Path, lines: list[str]) -> str:
+    """The last line of what pip says while it fetches what these lines of lock files name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(lines))
+        file.flush()
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes"]
+        options = ["--no-deps", "--no-build-isolation", "--dest", str(folder), "-r", file.name]
+        done = subprocess.run([*command, *options], capture_output=True, text=True)
+    said = done.stderr.strip().splitlines() or ["pip fetched none"]
+    return next((line for line in said if line.lower().startswith("error")), said[-1])
+
+
+def _unpinned(path: Path) -> str | None:
+    """A package that this one needs here and that the archive has not; None if there is none."""
+    for line in metadata(path).split("\n\n")[0].splitlines():
         key, _, text = line.partition(": ")
         if key != "Requires-Dist":
             continue
         needed = Requirement(text)
         here = needed.marker is None or needed.marker.evaluate({"extra": ""})
-        if here and canonicalize_name(needed.name) not in pinned():
+        if here and canonicalize_name(needed.name) not in locked():
             return needed.name
     return None
 
 
 def _found(folder: Path) -> dict[tuple[str, str], Path]:
-    """(name, version) -> wheel, of the wheels that this Python can install."""
+    """(name, version) -> file with a hash of the lock files that this Python can install."""
     accepted = set(sys_tags())
     found = {}
-    for path in sorted(folder.glob("*.whl")):
-        name, version, _, tags = parse_wheel_filename(path.name)
-        if tags & accepted:
-            found[str(name), str(version)] = path
+    for path in (*sorted(folder.glob("*.tar.gz")), *sorted(folder.glob("*.whl"))):
+        name, version = name_and_version(path)
+        lock = locked().get(name)
+        if lock is None or version != lock.version or _sha256(path) not in lock.hashes:
+            continue
+        if path.suffix != ".whl" or parse_wheel_filename(path.name)[3] & accepted:
+            found[name, version] = path
     return found
+
+
+def _bills(wheels: list[Path]) -> dict[str, bytes]:
+    """The bill of materials and the licences of the wheelhouse, name -> content."""
+    if not (TOOLS / "bin/cyclonedx-py").exists():
+        raise Refused(f"{TOOLS}: no such environment; `make release` sets it up")
+    try:
+        return bills(wheels, yaml.safe_load((ROOT / STATED).read_text()), TOOLS)
+    except ValueError as error:
+        raise Refused(str(error)) from None
 
 
 def _of_site(site: Path) -> dict[str, Path]:
@@ -282,6 +336,7 @@ def check(archive: Path, traces: Path | None) -> None:
     with _unpacked(archive) as folder:
         sums = _checked_sums(archive, folder)
         _refuse_traces(sums)
+        _check_bills(archive, folder)
         print(f"{len(sums)} files with the checksums of {SUMS}", flush=True)
         _run(folder, ["make", "claims-redistributed"])
         if traces is not None:
@@ -318,6 +373,19 @@ def _checked_sums(archive: Path, folder: Path) -> dict[str, str]:
     if wrong := sorted(found.items() ^ listed.items()):
         raise Refused(f"{archive}: {wrong[0][0]} is not as {SUMS} lists it")
     return found
+
+
+def _check_bills(archive: Path, folder: Path) -> None:
+    """Refuse an archive whose bill or licences are missing or leave out a locked package."""
+    for name in (BILL, LICENCES):
+        if not (folder / name).is_file():
+            raise Refused(f"{archive}: {name} is missing; `make release` writes it")
+    there = set(listed((folder / BILL).read_bytes(), (folder / LICENCES).read_bytes()))
+    for file in PINS:
+        for name, lock in _locks((folder / file).read_text()).items():
+            if (name, lock.version) not in there:
+                package = f"{name}=={lock.version}"
+                raise Refused(f"{archive}: {package} is not in both {BILL} and {LICENCES}")
 
 
 def _run(folder: Path, command: list[str]) -> None:

@@ -775,8 +775,10 @@ class TestTheEndOfMakeFigures:
     def make(self, tmp_path):
         shutil.copy(ROOT / "Makefile", tmp_path)
         (tmp_path / ".venv" / "bin").mkdir(parents=True)
-        (tmp_path / "envs" / "tests").mkdir(parents=True)
-        sources = ["pyproject.toml", "requirements.txt", "envs/tests/requirements.txt"]
+        sources = ["pyproject.toml", "requirements.txt"]
+        for name in ("tests", "build"):
+            (tmp_path / "envs" / name).mkdir(parents=True)
+            sources.append(f"envs/{name}/requirements.txt")
         for name in [*sources, ".venv/.pins", ".venv/.ready"]:
             (tmp_path / name).touch()
         snakemake = tmp_path / ".venv" / "bin" / "snakemake"

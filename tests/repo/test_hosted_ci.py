@@ -1,5 +1,6 @@
 """The hosted CI runs `.ci/run` and nothing else, with pinned versions."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,13 @@ import pytest
 import yaml
 from checkouts import ROOT
 
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ACTIONS = [
+    (path.name, line.split("uses: ")[1])
+    for path in WORKFLOWS
+    for line in path.read_text().splitlines()
+    if "uses: " in line
+]
 TEXT = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 JOBS = yaml.safe_load(TEXT)["jobs"]
 STEPS = [step for job in JOBS.values() for step in job["steps"]]
@@ -18,17 +26,46 @@ def test_it_runs_the_one_script_and_no_other_command():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-@pytest.mark.parametrize("action", [step["uses"] for step in STEPS if "uses" in step])
-def test_an_action_is_taken_at_a_version(action):
-    assert re.fullmatch(r"actions/[\w-]+@v\d+", action)
+@pytest.mark.parametrize(("workflow", "action"), ACTIONS)
+def test_an_action_is_taken_at_a_commit_with_its_version_beside_it(workflow, action):
+    """A tag may be moved to other code; a commit may not."""
+    assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
+
+
+def test_an_action_has_one_commit_in_all_workflows():
+    commits = dict(action.split("@") for _, action in ACTIONS)
+    assert {f"{name}@{commit}" for name, commit in commits.items()} == {a for _, a in ACTIONS}
+
+
+# Images that are named by tag alone, and why.
+BY_TAG = {
+    "mcr.microsoft.com/devcontainers/python:3.11-bookworm": (
+        "no two public sources state one digest of it"
+    ),
+}
+
+
+def images() -> set[str]:
+    """The images that come from a registry."""
+    found = {json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())["image"]}
+    for path in WORKFLOWS:
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            found |= {job["container"]["image"]} if "container" in job else set()
+    for path in (*ROOT.glob("cluster/Dockerfile*"), ROOT / "cluster/versions.env"):
+        found |= set(re.findall(r"^(?:ARG )?\w+_IMAGE=(\S+)", path.read_text(), re.MULTILINE))
+    return found
+
+
+def test_an_image_is_named_by_its_digest_unless_it_is_listed_here():
+    digest = re.compile(r".+:[\w.-]+@sha256:[0-9a-f]{64}")
+    assert {image for image in images() if not digest.fullmatch(image)} == set(BY_TAG)
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 def test_a_job_ends_by_itself_on_a_machine_of_one_release(job):
     assert job["timeout-minutes"] <= 120
     assert re.fullmatch(r"ubuntu-\d\d\.\d\d", job["runs-on"])
-    assert re.fullmatch(r"debian:\w+", job["container"]["image"])
-    assert not job["container"]["image"].endswith("latest")
+    assert re.match(r"debian:(?!latest)\w+@", job["container"]["image"])
 
 
 def test_it_may_read_and_nothing_else():

@@ -1,9 +1,11 @@
 """The lists of dependencies agree, and every dependency is pinned."""
 
+import hashlib
 import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import distributions
 
 import pytest
@@ -12,18 +14,29 @@ from checkouts import ROOT
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+LOCKS = sorted([ROOT / "requirements.txt", *ROOT.glob("envs/*/*.txt")])
+
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pins(lines) -> dict[str, str]:
+    """Name -> version; an extra is no part of the name."""
     return {
-        canonical(name): version for name, _, version in (line.partition("==") for line in lines)
+        canonical(re.sub(r"\[.*\]", "", name)): version
+        for name, _, version in (line.partition("==") for line in lines)
     }
 
 
-REQUIREMENTS = pins((ROOT / "requirements.txt").read_text().splitlines())
+def locks(path) -> list[tuple[str, list[str]]]:
+    """(NAME==VERSION, what follows it) of each package in a lock file."""
+    lines = path.read_text().replace("\\\n", " ").splitlines()
+    words = [line.replace(", ", ",").split() for line in lines if not line.startswith("#")]
+    return [(first, rest) for first, *rest in words]
+
+
+REQUIREMENTS = pins(package for package, _ in locks(ROOT / "requirements.txt"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 
@@ -39,9 +52,68 @@ def asked_for(
     return {canonical(re.split(r"[\[<>=~! ]", name)[0]) for name in wanted} - {"faro-lib"}
 
 
-def test_every_requirement_is_pinned_to_one_version():
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
-        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_lock_file_has_one_version_of_each_package_and_the_hashes_of_its_files(path):
+    packages = locks(path)
+    assert packages
+    for package, hashes in packages:
+        assert re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+", package, re.ASCII)
+        assert hashes, f"{package}: pip would take any file of that name"
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes)
+    names = pins(package for package, _ in packages)
+    assert len(names) == len(packages)
+
+
+def test_the_image_has_the_versions_that_are_tested():
+    image = pins(package for package, _ in locks(ROOT / "envs/image/requirements.txt"))
+    assert image.items() <= REQUIREMENTS.items()
+    assert asked_for(extras=("live", "kube", "ops")) <= set(image)
+
+
+def test_make_locks_renews_every_lock_file():
+    made = (ROOT / "Makefile").read_text()
+    renewed = re.search(r"^LISTS = .*?^locks:.*?\n\n", made, re.MULTILINE | re.DOTALL)[0]
+    for path in LOCKS:
+        name = str(path.relative_to(ROOT / "envs") if path.parent != ROOT else path.name)
+        assert re.search(rf"[ /,]{re.escape(name.removesuffix('.txt'))}\b", renewed), name
+
+
+INSTALLERS = (
+    *("Makefile", "cluster/Dockerfile", "cluster/Dockerfile.pipeline", "docs/scale-out.md"),
+    *(".ci/run", "binder/postBuild"),
+)
+
+
+@pytest.mark.parametrize("name", INSTALLERS)
+def test_no_command_installs_a_package_without_its_hash(name):
+    """A folder has no hash, so it is installed alone and brings no dependencies."""
+    text = (ROOT / name).read_text().replace("$(INSTALL)", "pip install").replace("\\\n", " ")
+    for command in re.findall(r"pip install\b([^&;\n]*)", text):
+        words = command.split()
+        if "-r" in words or "$(addprefix" in words:
+            assert "-e" not in words
+        else:
+            assert "--no-deps" in words or words[:1] == ["--quiet"], command
+
+
+def test_pip_refuses_a_file_whose_hash_is_not_in_the_lock(tmp_path):
+    wheel = tmp_path / "small-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        info = "small-1.0.dist-info"
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        file.writestr(f"{info}/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    command = [sys.executable, "-m", "pip", "download", "--no-index", "--dest", tmp_path / "into"]
+    status = {}
+    for name, stated in {"right": digest, "tampered": digest[::-1]}.items():
+        lock = tmp_path / f"{name}.txt"
+        lock.write_text(f"small==1.0 --hash=sha256:{stated}\n")
+        options = ["--no-deps", "--find-links", tmp_path, "-r", lock]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=600)
+        status[name] = done.returncode
+    assert status == {"right": 0, "tampered": 1}
+    assert "DO NOT MATCH THE HASHES" in done.stderr
 
 
 def test_every_dependency_of_the_project_is_pinned():
@@ -78,16 +150,19 @@ def test_the_conda_environment_has_the_same_pins():
 
 
 def test_no_package_index_is_named():
-    for name in ("requirements.txt", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"):
-        assert "index-url" not in (ROOT / name).read_text()
+    others = (ROOT / name for name in ("environment.yml", "pyproject.toml", "Makefile", ".ci/run"))
+    for path in (*LOCKS, *ROOT.glob("envs/*/*.in"), *others):
+        assert not re.search("(?<!emit-)index-url|find-links", path.read_text()), path
+    for path in LOCKS:
+        assert "://" not in path.read_text(), path
 
 
 def test_every_pinned_package_installs_on_the_oldest_python_that_the_project_accepts():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    pinned = {Requirement(line).name.lower() for line in lines if re.match(r"[a-zA-Z]", line)}
-    needs = {one.name.lower(): one.metadata["Requires-Python"] for one in distributions()}
+    needs = {canonical(one.name): one.metadata["Requires-Python"] for one in distributions()}
     refused = [
-        name for name in pinned if needs.get(name) and "3.11.0" not in SpecifierSet(needs[name])
+        name
+        for name in REQUIREMENTS
+        if needs.get(name) and "3.11.0" not in SpecifierSet(needs[name])
     ]
     assert refused == []
 

@@ -12,8 +12,6 @@ import pytest
 import yaml
 from checkouts import ROOT
 
-REQUIREMENTS = (ROOT / "envs" / "docs" / "requirements.txt").read_text().splitlines()
-
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 # The first heads of the tables that are wider than the page.
 SCROLLED_TABLES = """[...document.querySelectorAll(".md-typeset__scrollwrap")]
@@ -21,8 +19,7 @@ SCROLLED_TABLES = """[...document.querySelectorAll(".md-typeset__scrollwrap")]
   .map(one => one.querySelector("th").innerText)"""
 
 
-def test_its_tools_are_pinned_and_are_no_part_of_the_main_environment():
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in REQUIREMENTS)
+def test_its_tools_are_no_part_of_the_main_environment():
     names = {
         line.split("==")[0].lower() for line in (ROOT / "requirements.txt").read_text().splitlines()
     }

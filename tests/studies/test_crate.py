@@ -124,7 +124,6 @@ def test_a_package_that_is_not_installed_has_no_version(graph):
 
 def test_the_validator_has_an_environment_of_its_own():
     pinned = (ROOT / "envs" / "crate" / "requirements.txt").read_text().splitlines()
-    assert all(line.count("==") == 1 for line in pinned)
     assert [line for line in pinned if line.startswith("roc-validator==")]
 
 

@@ -244,7 +244,8 @@ def reader_checkout(folder: Path) -> Path:
     ):
         shutil.copy(ROOT / name, folder / name)
         os.utime(folder / name, (0, 0))
-    os.utime(folder / "envs/tests/requirements.txt", (0, 0))
+    for name in ("envs/tests/requirements.txt", "envs/build/requirements.txt"):
+        os.utime(folder / name, (0, 0))
     environment = folder / ".venv"
     environment.mkdir()
     for entry in Path(sys.prefix).iterdir():

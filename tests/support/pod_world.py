@@ -34,7 +34,10 @@ def launcher() -> Path:
     done = LAUNCHER / "pins.txt"
     if not done.exists() or done.read_text() != pins.read_text():
         subprocess.run([sys.executable, "-m", "venv", "--clear", LAUNCHER], check=True)
-        subprocess.run([LAUNCHER / "bin" / "pip", "install", "--quiet", "-r", pins], check=True)
+        install = [LAUNCHER / "bin" / "pip", "install", "--quiet"]
+        builders = ROOT / "envs" / "build" / "requirements.txt"
+        subprocess.run([*install, "-r", builders], check=True)
+        subprocess.run([*install, "--no-build-isolation", "-r", pins], check=True)
         done.write_text(pins.read_text())
     return LAUNCHER / "bin"
 
