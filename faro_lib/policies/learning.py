@@ -5,8 +5,8 @@ factor between true and assumed service times (`queueing.service_factor`):
 
 - An informative minute multiplies the belief by the likelihood of its latency.
 - In any other minute, the counts of served and refused requests are bounds on the factor. They
-  fade within minutes, end with the next informative minute, and are not part of what is saved. Unless there are both
-  bounds, the belief fades towards the assumed times.
+  fade within minutes, end with the next informative minute, and are not part of what is saved.
+  Unless there are both bounds, the belief fades towards the assumed times.
 - If a service misses its SLO with fewer replicas than those with which it last met the SLO at this
   load, the belief may be wrong, and may be what keeps the replicas away that would refute it. If no
   count of served requests can refute it either, decisions use the assumed times for some minutes
