@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("make", "git", "chromium", "chromedriver", "prometheus", "pdftotext", "shellcheck")
 PARTS = [
     *("packages", "traces", "environment", "kind cluster", "test-k8s", "kind down"),
-    *("smoke", "forecasters", "docs", "crate", "rivals", "test-all", "beside"),
+    *("smoke", "forecasters", "docs", "crate", "tools", "rivals", "test-all", "beside"),
 ]
 
 
