@@ -19,6 +19,7 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.controller.job_states import STATES, JobStates
+from faro_ops.controller.metrics_server import MetricsServer
 from faro_ops.policies.bounds import KEEP_FLOOR
 from faro_ops.policies.protocol import live_observation, live_plan
 
@@ -290,11 +291,12 @@ class Exporter:
         self._sums = {name: counter(name, text, ["inference_job"]) for name, text in SUMS.items()}
         self.use_jobs(jobs)
         try:
-            self._server, _ = prometheus.start_http_server(port, addr=address, registry=registry)
+            metrics = prometheus.make_wsgi_app(registry)
+            self._server = MetricsServer(address, port, partial(self._answer, metrics))
         except OSError as error:
             problem = f"{error.strerror or error}; choose another"
             raise ValueError(f"metrics port {port} on {address}: {problem}") from None
-        self._server.set_app(partial(self._answer, self._server.get_app()))
+        self._server.start()
         self.port = self._server.server_port
 
     def _answer(self, metrics: Any, environ: dict, start_response: Callable) -> list[bytes]:

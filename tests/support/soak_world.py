@@ -25,7 +25,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import prometheus_client
 import yaml
 from k8s_world import MARKED
 from kube_things import node, pod
@@ -778,16 +777,10 @@ class NoServer:
 
     server_port = 0
 
-    def get_app(self) -> Callable:
-        return lambda *_: []
-
-    def set_app(self, app: Callable) -> None:
+    def start(self) -> None:
         pass
 
-    def shutdown(self) -> None:
-        pass
-
-    server_close = shutdown
+    shutdown = server_close = start
 
 
 @contextlib.contextmanager
@@ -862,8 +855,8 @@ def in_world(
         stack.enter_context(mock.patch.object(Exporter, "step", stepped))
         stack.enter_context(mock.patch.object(Exporter, "failure", failed))
         stack.enter_context(mock.patch.object(JobStates, "__init__", new_board))
-        none = lambda *_, **__: (NoServer(), None)  # noqa: E731
-        stack.enter_context(mock.patch.object(prometheus_client, "start_http_server", none))
+        server = "faro_ops.controller.exporter.MetricsServer"
+        stack.enter_context(mock.patch(server, return_value=NoServer()))
         stack.enter_context(virtual.installed("faro_ops", "faro_lib"))
         world = Named(virtual, folder, controllers, sizes)
         world.boards = boards
