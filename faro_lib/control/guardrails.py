@@ -19,6 +19,21 @@ from faro_lib.workload import Job, JobArrays, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
 from faro_lib.workload.shares import fair_share, minimum_replicas
 
+# Measurements of an observation.
+MAY_BE_INFINITE = ("tail_latency_s", "served_tail_latency_s")
+MEASURED = (
+    *MAY_BE_INFINITE,
+    "arrivals_per_min",
+    "arrivals_now",
+    "mean_latency_s",
+    "ongoing",
+    "busy_s",
+    "served_per_min",
+    "failed_per_min",
+    "refused_per_min",
+    "cancelled_per_min",
+    "throttled",
+)
 FAIL_MODES = ("hold", "fair-share")
 # At a tick, a job gains CONTEST points if another client has changed its target, and otherwise
 # loses one point. At CONTESTED_AT points, Faro leaves the job alone.
@@ -156,6 +171,25 @@ def restore_targets(guard: Guard, observation: Observation, kept: np.ndarray) ->
     target = np.where(kept, observation.target, guard.target)
     starting = np.maximum(target - observation.running, 0)
     return replace(observation, target=target, drop=guard.drop, starting=starting)
+
+
+def plausible(observation: Observation) -> Observation:
+    """The observation with NaN for measurements that cannot be right.
+
+    These are negative numbers, and infinite ones except for latency quantiles, in which a request
+    that was not served is infinite. So a wrong measurement is missing data of its own job.
+    """
+    wrong = {}
+    for name in MEASURED:
+        values = getattr(observation, name)
+        if values is None:
+            continue
+        bad = values < 0
+        if name not in MAY_BE_INFINITE:
+            bad = bad | np.isinf(values)
+        if bad.any():
+            wrong[name] = np.where(bad, np.nan, values)
+    return replace(observation, **wrong) if wrong else observation
 
 
 def mask_absent(jobs: tuple[Job, ...], observation: Observation) -> Observation:

@@ -73,6 +73,7 @@ def tick(
     # it. `intended` has Faro's last requests where another client changed a target; plans are
     # clamped from there. `visible` also hides which jobs are absent; the policy sees it.
     arrays = arrays_of(jobs)
+    observation = guardrails.plausible(observation)
     if not np.isfinite(observation.capacity):  # unknown: assume that the current targets just fit
         used = float(observation.target @ arrays.cores)
         observation = replace(observation, capacity=used)

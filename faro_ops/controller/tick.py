@@ -9,7 +9,7 @@ import numpy as np
 
 from faro_lib import control
 from faro_lib.control import GuardrailConfig, Late, Memory, Step
-from faro_lib.control.guardrails import Guard
+from faro_lib.control.guardrails import Guard, plausible
 from faro_lib.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job, arrays_of
 from faro_ops.controller import brake
@@ -62,7 +62,7 @@ def tick(
     """
     limit = deadline or Deadline()
 
-    seen = live_observation(observation)
+    seen = live_observation(plausible(observation))
     known = LiveMemory.of(memory)
     state = after_rollouts(known.state, known.revision, seen.revision)
     live = known.having_observed(seen)

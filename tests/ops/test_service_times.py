@@ -178,6 +178,11 @@ def test_a_slow_service_loses_no_authority_once_its_time_is_learned(context):
 # --- what is wrong with one job stays there -------------------------------------------------------
 
 WRONG = [
+    ("tail_latency_s", -0.1),
+    ("mean_latency_s", -0.1),
+    ("mean_latency_s", np.inf),
+    ("arrivals_per_min", -1.0),
+    ("ongoing", -1.0),
     ("tail_latency_s", np.nan),
     ("tail_latency_s", np.inf),
     ("tail_latency_s", 1e12),
