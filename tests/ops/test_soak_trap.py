@@ -7,12 +7,18 @@ its replicas; and then it is slow indeed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from unittest import mock
+
 import pytest
 from soak import befall, pass_time, start, twin_of
 from soak_faults import EVIDENCE, RAY, Fault, across, kill_all, well
 from soak_invariants import Figures, Invariants
 from soak_service import Trouble
 from soak_world import Sizes, World, in_world
+
+from faro_lib.policies import learning
+from faro_lib.policies.evidence import evidence_of
 
 HOURS = 1.0
 SHARE = 0.02  # of the requests
@@ -51,6 +57,24 @@ HANG_UPS = of_a_share(hanging_up=SHARE, patience_s=0.1)
 
 def test_ten_minutes_of_failures_take_no_replica_from_a_service_or_its_neighbours():
     assert hour(6, FAILURES).broken == []
+
+
+def failures_count_as_slowness(jobs, observation, replicas, latency_model):
+    """What a minute says without the rule that a fault is not slowness."""
+    as_latency = replace(
+        observation,
+        **dict.fromkeys(("served_per_min", "failed_per_min", "refused_per_min"), None),
+        cancelled_per_min=None,
+        served_tail_latency_s=None,
+    )
+    return evidence_of(jobs, as_latency, replicas, latency_model)
+
+
+def test_the_soak_notices_if_failures_count_as_slowness():
+    twin_of("ray", HOURS, SIZES[6])  # made before the rule is removed
+    with mock.patch.object(learning, "evidence_of", failures_count_as_slowness):
+        broken = hour(6, FAILURES).broken
+    assert any("job a" in line or "a has" in line for line in broken), broken
 
 
 @pytest.mark.slow
