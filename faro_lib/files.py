@@ -1,6 +1,7 @@
 """Files: atomic writes, arrays cached on disk, searches of paths, and plain YAML."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+MAX_UNPACKED_BYTES = 2 << 30  # of a compressed file that is held in memory
 
 
 @contextmanager
@@ -25,6 +28,41 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+class TooLarge(ValueError):
+    """A compressed file unpacks to more than MAX_UNPACKED_BYTES."""
+
+
+class Bounded(io.RawIOBase):
+    """The bytes of a compressed stream; TooLarge after MAX_UNPACKED_BYTES of them.
+
+    A small file may unpack to more than the memory holds.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream, self._left = stream, MAX_UNPACKED_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
+        part = self._stream.read(wanted)
+        self._left -= len(part)
+        if self._left < 0:
+            most = MAX_UNPACKED_BYTES / (1 << 30)
+            raise TooLarge(f"it unpacks to more than {most:g} GiB; unpack it, and split it")
+        return part
+
+    def readinto(self, buffer: Any) -> int:
+        part = self.read(len(buffer))
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def cached_array(key: object, compute: Callable[[], Any]) -> Any:

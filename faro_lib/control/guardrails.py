@@ -8,7 +8,7 @@ job's target also replaces the job's reason in the plan.
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -179,7 +179,7 @@ def plausible(observation: Observation) -> Observation:
     These are negative numbers, and infinite ones except for latency quantiles, in which a request
     that was not served is infinite. So a wrong measurement is missing data of its own job.
     """
-    wrong = {}
+    wrong: dict[str, Any] = {}
     for name in MEASURED:
         values = getattr(observation, name)
         if values is None:

@@ -107,8 +107,8 @@ class Handler(WSGIRequestHandler):
     server: MetricsServer
 
     def setup(self) -> None:
-        self.timeout = self.server.idle_s  # of each wait, by the base class
         super().setup()
+        self.connection.settimeout(self.server.idle_s)  # of each wait
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing."""

@@ -2,7 +2,7 @@
 
 A log is a CSV, JSONL or Parquet file, compressed by gzip or zstd or not, with the columns `time`
 and `job`, and perhaps `prompt_tokens`, `output_tokens` and `latency_s`. Rows are in the order of
-time. Times are ISO 8601 or Unix times in seconds.
+time. Times are ISO 8601 or Unix times, in s or ms.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+from faro_lib.files import Bounded, TooLarge
 from faro_lib.workload.bursts import dispersion
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TABLES
+from faro_lib.workload.timed import MILLISECONDS_FROM
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COMPRESSIONS = ("", ".gz", ".zst")
@@ -31,6 +33,11 @@ LARGEST = 1e9  # of a number in these columns
 WINDOW_S = 10  # counts are kept for windows of this length
 WINDOWS_PER_MINUTE = int(MINUTE_S) // WINDOW_S
 MAX_DAYS = 366
+LATEST_S = 4_102_444_800  # Unix time of the year 2100
+MAX_JOBS = 10_000
+MAX_COUNTS = 400_000_000  # of all jobs in all windows
+# More names than FEW_JOBS are names of jobs only if they have this many requests on average.
+FEW_JOBS, MIN_REQUESTS = 100, 5
 BLOCK_BYTES = 1 << 24
 HEAD_BYTES = 1000  # enough for the names of the columns
 PROGRESS_ROWS = 2_000_000
@@ -145,6 +152,8 @@ def batches(path: Path) -> Iterator[Any]:
     except (pa.ArrowException, OSError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: damaged or no log, after row {rows} ({reason})") from None
+    except TooLarge as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _packed_and_kind(path: Path) -> tuple[str | None, str]:
@@ -169,7 +178,7 @@ def _opened(path: Path) -> Iterator[Any]:
         elif kind == ".jsonl":
             yield from json.open_json(stream, read_options=json.ReadOptions(block_size=BLOCK_BYTES))
         else:
-            whole = pa.BufferReader(stream.read()) if packed else str(path)
+            whole = pa.BufferReader(Bounded(stream).read()) if packed else str(path)
             yield from parquet.ParquetFile(whole).iter_batches(1 << 18)
 
 
@@ -198,6 +207,7 @@ class _Reading:
     rows: int = 0
     last_s: float = -np.inf  # time of the last row
     offset: str | None = None  # UTC offset of ISO 8601 times; None before the first row
+    per_s: float = 1.0  # units of Unix times per second
     first_window: int = 0
     counts: dict[str, np.ndarray] = field(default_factory=dict)  # from `first_window` on, by job
     # (names, position in them, time in s, value) of each batch, for `RequestLog.kept`.
@@ -257,6 +267,7 @@ class _Reading:
             name = "" if unnamed[at] else names[int(index[at])]
             rule = f"the jobs are {list(self.accepted)}" if self.accepted else "a job has a name"
             raise self._bad(at, f"job {name!r}", rule)
+        self._check_names([name for name, own in zip(names, ours) if own], int(window[-1]) + 1)
         first, length = int(window[0]), int(window[-1] - window[0]) + 1
         for n, name in enumerate(names):
             if not ours[n]:
@@ -268,6 +279,20 @@ class _Reading:
             grown[first : first + length] += of_job
             self.counts[name] = grown
         return names, index.astype(np.int64)
+
+    def _check_names(self, names: list[str], windows: int) -> None:
+        """ValueError if there are too many jobs to keep the counts of so many windows."""
+        count = len(self.counts.keys() | names)
+        if count > MAX_JOBS:
+            raise ValueError(
+                f"{self.path}: more than {MAX_JOBS} different names in the column job; is it the "
+                "id of a request?"
+            )
+        if count * windows > MAX_COUNTS:
+            days = windows / (DAY_MINUTES * WINDOWS_PER_MINUTE)
+            raise ValueError(
+                f"{self.path}: {count} jobs over {days:.0f} days are too many counts; split the log"
+            )
 
     def _times(self, column: Any) -> np.ndarray:
         """Seconds since 1970-01-01 00:00 by the log's own clock."""
@@ -282,7 +307,7 @@ class _Reading:
         if pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
         if not pa.types.is_string(column.type) or re.fullmatch(r"\d+(\.\d*)?", first):
-            return self._numbers("time", column, "ISO 8601 or a Unix time in s")
+            return self._unix_times(column)
         if self.offset is None:
             found = OFFSET.search(first) if ":" in first else None
             self.offset = found.group() if found else ""
@@ -306,6 +331,19 @@ class _Reading:
             failing = _first_that_fails(column, stamps_of)
             raise self._bad(failing, f"time {column[failing].as_py()!r}", accepted) from None
         return stamps.to_numpy(zero_copy_only=False).astype(np.int64) / 1e9
+
+    def _unix_times(self, column: Any) -> np.ndarray:
+        """Seconds since 1970 of Unix times, which are in s or, if row 1 is so large, in ms."""
+        accepted = "ISO 8601 or a Unix time in s or ms, before the year 2100"
+        values = self._numbers("time", column, accepted)
+        if not self.rows:
+            self.per_s = 1e3 if values[0] > MILLISECONDS_FROM else 1.0
+        time_s = values / self.per_s
+        wrong = (time_s < 0) | (time_s >= LATEST_S)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise self._bad(at, f"time={column[at].as_py()!r}", accepted)
+        return time_s
 
     def _numbers(self, name: str, column: Any, accepted: str) -> np.ndarray:
         import pandas as pd
@@ -340,6 +378,12 @@ class _Reading:
         if not self.counts:
             ours = ", ".join(self.accepted or ())
             raise ValueError(f"{self.path}: no row is of one of the jobs {ours}")
+        many = len(self.counts) > FEW_JOBS and not self.accepted
+        if many and self.rows < MIN_REQUESTS * len(self.counts):
+            raise ValueError(
+                f"{self.path}: {len(self.counts)} different names in the column job, but only "
+                f"{self.rows} rows; is it the id of a request?"
+            )
         names = tuple(self.accepted or sorted(self.counts, key=lambda name: (len(name), name)))
         longest = max(len(of_job) for of_job in self.counts.values())
         windows = -(-longest // WINDOWS_PER_MINUTE) * WINDOWS_PER_MINUTE

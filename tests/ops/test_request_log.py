@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from faro_lib import files
 from faro_lib.workload.bursts import burst_arrivals, dispersion
 from faro_ops.recommend import request_log
 from faro_ops.recommend.load_history import history_from_csv
@@ -248,3 +249,65 @@ def test_the_command_recommends_from_a_log(tmp_path, capsys):
     )
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "row 4" in error
+
+
+# --- what would take all memory, or another century -----------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_unix_times_in_milliseconds_are_the_same_times(form, tmp_path):
+    table = rows()
+    seconds = (pd.to_datetime(table["time"]) - pd.Timestamp(0)).dt.total_seconds()
+    in_s = read_request_log(written(table.assign(time=seconds), tmp_path / f"s{form}"))
+    in_ms = table.assign(time=(1000 * seconds).round().astype(np.int64))
+    log = read_request_log(written(in_ms, tmp_path / f"ms{form}"))
+    assert log.first_minute == in_s.first_minute == START.value // 60_000_000_000
+    assert log.per_minute.tolist() == in_s.per_minute.tolist()
+
+
+@pytest.mark.parametrize("factor", [1e6, 1e9], ids=["us", "ns"])
+def test_unix_times_in_other_units_are_refused_in_a_line(factor, tmp_path):
+    table = rows()
+    seconds = (pd.to_datetime(table["time"]) - pd.Timestamp(0)).dt.total_seconds()
+    path = written(table.assign(time=(factor * seconds).astype(np.int64)), tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"row 1: time=\S+; .* in s or ms, before the year 2100$"):
+        read_request_log(path)
+
+
+def test_a_log_whose_jobs_are_ids_of_requests_is_refused_before_it_takes_memory(
+    tmp_path, monkeypatch
+):
+    table = rows(minutes=20)
+    ids = table.assign(job=[f"request-{n}" for n in range(len(table))])
+    path = written(ids, tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=f"{len(table)} different names .* is it the id of a req"):
+        read_request_log(path)
+    monkeypatch.setattr(request_log, "MAX_JOBS", 1000)
+    with pytest.raises(ValueError, match="more than 1000 different names in the column job; is it"):
+        read_request_log(path)
+    assert read_request_log(path, names=["request-7"], ignore_others=True).counts.sum() == 1
+
+
+def test_more_counts_than_fit_into_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(request_log, "MAX_COUNTS", 50)
+    path = written(rows(), tmp_path / "log.csv")
+    with pytest.raises(ValueError, match="2 jobs over 0 days are too many counts; split the log"):
+        read_request_log(path)
+
+
+def test_a_small_file_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch):
+    path = written(rows(), tmp_path / "log.parquet.gz")
+    read_request_log(path)
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 1 << 10)
+    with pytest.raises(ValueError, match=r"log\.parquet\.gz: it unpacks to more than .* GiB"):
+        read_request_log(path)
+
+
+def test_a_packed_table_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "counts.csv.gz"
+    with gzip.open(path, "wt") as file:
+        file.write("job,minute,requests\n" + "".join(f"a,{n},1\n" for n in range(2 * 1440)))
+    history_from_csv(path)
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 1 << 10)
+    with pytest.raises(ValueError, match=r"counts\.csv\.gz: not a table \(it unpacks to more"):
+        history_from_csv(path)

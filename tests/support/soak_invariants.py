@@ -31,6 +31,10 @@ befalls by itself.
    wrong, or changes in the twin about this time, too.
 13. Messages have one line of at most 1,000 characters; calls of the API server, the journal and the
    kept statistics are bounded.
+14. A job whose evidence is false (EVIDENCE) never has more than one replica less than in the twin,
+   within LAG_S, and BACK_S after the end what it has in the twin. So do the bystanders.
+15. A job about which a false belief was saved (BELIEF) has what it has in the twin BACK_S later.
+16. A job that is really slower (SLOWER) has the replicas that it needs after LEARNED_S.
 """
 
 from __future__ import annotations
