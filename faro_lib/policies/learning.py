@@ -10,7 +10,7 @@ factor between true and assumed service times (`queueing.service_factor`):
 - If a service misses its SLO with fewer replicas than those with which it last met the SLO at this
   load, the belief may be wrong, and may be what keeps the replicas away that would refute it. If no
   count of served requests can refute it either, decisions use the assumed times for some minutes
-  (`Trial`).
+  (`Doubt`).
 """
 
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ SAME_LOAD = 1.1  # largest ratio between two loads that count as the same
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Doubt:
     """When a belief is doubted, and the assumed times are tried instead; arrays (jobs,).
 
     A service is healthy in an informative minute that meets the SLO. `rate_rps` and `replicas` are
@@ -53,12 +53,12 @@ class Trial:
     next_pause: np.ndarray  # length of the pause after the next trial
 
     @classmethod
-    def start(cls, jobs: int) -> "Trial":
+    def start(cls, jobs: int) -> "Doubt":
         none = np.zeros(jobs)
         return cls(none, none, none, none, none, none + FIRST_PAUSE_MINUTES)
 
-    def after(self, evidence: Evidence) -> "Trial":
-        """The trials after a minute."""
+    def after(self, evidence: Evidence) -> "Doubt":
+        """The doubts after a minute."""
         healthy = evidence.met_slo
         fewer = evidence.most < self.replicas
         same_load = ~(evidence.rate_rps > SAME_LOAD * self.rate_rps)
@@ -72,7 +72,7 @@ class Trial:
         next_pause = np.where(ended, longer, self.next_pause)
         begins = (missed >= MISSED_MINUTES) & (left == 0) & (pause == 0)
         left = np.where(begins, TRIAL_MINUTES, left)
-        return Trial(
+        return Doubt(
             np.where(healthy, evidence.rate_rps, self.rate_rps),
             np.where(healthy, evidence.most, self.replicas),
             np.where(begins, 0, missed),
@@ -94,7 +94,7 @@ class Learned:
     replicas: Replicas  # in the current minute
     # (jobs, factors), likelihood of the counts since the last informative minute, at most 1.
     bounds: np.ndarray
-    trial: Trial
+    doubt: Doubt
     informative: np.ndarray  # (jobs,) number of the minutes behind `weight`
     since_minute: np.ndarray  # (jobs,) the first of them; NaN without any
 
@@ -108,7 +108,7 @@ class Learned:
             minute=0,
             replicas=Replicas.start(count),
             bounds=np.ones_like(prior),
-            trial=Trial.start(count),
+            doubt=Doubt.start(count),
             informative=np.zeros(count),
             since_minute=np.full(count, np.nan),
         )
@@ -117,7 +117,7 @@ class Learned:
     def belief(self) -> np.ndarray:
         """The posterior (jobs, factors) with which decisions are made."""
         bounded = service_factor.normalised(self.weight * self.bounds)
-        return np.where(self.trial.left[:, None] > 0, self.prior, bounded)
+        return np.where(self.doubt.left[:, None] > 0, self.prior, bounded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +160,17 @@ class Learner:
     def changed(self, learned: Learned, jobs: np.ndarray) -> Learned:
         """What is still known after a roll-out of some jobs, bool (jobs,)."""
         change = np.where(jobs, CHANGED, 0.0)
-        none = Trial.start(len(jobs))
+        none = Doubt.start(len(jobs))
         fields = ("rate_rps", "replicas", "missed", "left", "pause", "next_pause")
-        trial = Trial(
-            *(np.where(jobs, getattr(none, name), getattr(learned.trial, name)) for name in fields)
+        doubt = Doubt(
+            *(np.where(jobs, getattr(none, name), getattr(learned.doubt, name)) for name in fields)
         )
         return replace(
             learned,
             weight=service_factor.drifted(learned.weight, 0.0, change),
             bounds=np.where(jobs[:, None], 1.0, learned.bounds),
             replicas=replace(learned.replicas, unsteady=learned.replicas.unsteady | jobs),
-            trial=trial,
+            doubt=doubt,
         )
 
     def factors(self, learned: Learned, count: int) -> np.ndarray:
@@ -193,14 +193,14 @@ def with_evidence(
 
     lost_s = np.full(len(jobs), np.inf)
     overload = latency_likelihood(jobs, evidence, evidence.overloaded, lost_s, latency_model)
-    work = work_likelihood(jobs, evidence, latency_model)
+    work = served_likelihood(jobs, evidence, latency_model)
     bounds = learned.bounds**BOUNDS_KEPT * overload * work
     bounds = np.maximum(bounds / bounds.max(axis=1, keepdims=True), LEAST_BOUND)
     return replace(
         learned,
         weight=weight,
         bounds=np.where(tells[:, None], 1.0, bounds),
-        trial=learned.trial.after(evidence),
+        doubt=learned.doubt.after(evidence),
         informative=learned.informative + tells,
         since_minute=np.where(
             tells & np.isnan(learned.since_minute), learned.minute, learned.since_minute
@@ -237,7 +237,7 @@ def latency_likelihood(
     return likely
 
 
-def work_likelihood(
+def served_likelihood(
     jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
 ) -> np.ndarray:
     """Likelihood (jobs, factors) of the requests that were served; 1 for jobs that share replicas.

@@ -93,7 +93,7 @@ def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str,
         return None
     revision = LiveMemory.of(memory).revision
     rows = {}
-    trial = learned.trial
+    doubt = learned.doubt
     for n, job in enumerate(jobs):
         if not learned.informative[n]:
             continue
@@ -106,7 +106,7 @@ def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str,
             "revision": 0 if revision is None else int(revision[n]),
             "informative_minutes": int(learned.informative[n]),
             "since_s": time.unix_s(MINUTE_S * float(learned.since_minute[n])),
-            "healthy": [round(float(trial.rate_rps[n]), DIGITS), int(trial.replicas[n])],
+            "healthy": [round(float(doubt.rate_rps[n]), DIGITS), int(doubt.replicas[n])],
         }
     # The time at which the last minute ended that was learned from.
     return {"grid": GRID, "until_s": time.unix_s(MINUTE_S * learned.minute), "jobs": rows}
@@ -134,9 +134,9 @@ def resumed(
     if now_s - until_s > OLD_S:
         return memory, _starting(f"{(now_s - until_s) / 3600:.0f} hours old")
 
-    weight, trial = learned.weight.copy(), learned.trial
+    weight, doubt = learned.weight.copy(), learned.doubt
     informative, since_minute = learned.informative.copy(), learned.since_minute.copy()
-    rate_rps, replicas = trial.rate_rps.copy(), trial.replicas.copy()
+    rate_rps, replicas = doubt.rate_rps.copy(), doubt.replicas.copy()
     known = LiveMemory.of(memory)
     none = np.zeros(len(jobs), int)
     revision = none if known.revision is None else known.revision.copy()
@@ -164,7 +164,7 @@ def resumed(
         minute=max(0, minute),
         informative=informative,
         since_minute=since_minute,
-        trial=replace(trial, rate_rps=rate_rps, replicas=replicas),
+        doubt=replace(doubt, rate_rps=rate_rps, replicas=replicas),
     )
     state = with_learned(memory.state, learned)
     lines = []

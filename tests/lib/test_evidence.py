@@ -263,11 +263,11 @@ def test_the_stated_times_are_tried_again_where_a_belief_takes_replicas_away():
     assert mean_factor(doubted(1).belief)[0] > 2
     tried = doubted(2)
     assert mean_factor(tried.belief)[0] == pytest.approx(1.0, rel=0.05)
-    assert tried.trial.left[0] == TRIAL_MINUTES
+    assert tried.doubt.left[0] == TRIAL_MINUTES
 
 
 def test_trials_that_do_not_help_become_rarer():
-    trying = [bool(doubted(n).trial.left[0]) for n in range(1, 400)]
+    trying = [bool(doubted(n).doubt.left[0]) for n in range(1, 400)]
     begins = [n for n in range(1, len(trying)) if trying[n] and not trying[n - 1]]
     pauses = np.diff(begins)
     assert (np.diff(pauses) >= 0).all()
@@ -278,7 +278,7 @@ def test_trials_that_do_not_help_become_rarer():
 
 def test_a_healthy_minute_ends_a_trial():
     after = learned_from(slow_minute(1.0), 2, doubted(3), first=8)  # in the first, replicas start
-    assert after.trial.left[0] == 0
+    assert after.doubt.left[0] == 0
     assert mean_factor(after.belief)[0] == pytest.approx(1.0, rel=0.1)
 
 
@@ -286,7 +286,7 @@ def test_nothing_is_tried_at_a_higher_load_or_where_served_requests_are_counted(
     healthy = learned_from(slow_minute(1.0), 3)
     more = learned_from(minute(1, np.nan, count=2 * COUNT), 10, healthy, first=4)
     counted = learned_from(minute(1, np.nan, **ALL), 10, healthy, first=4)
-    assert more.trial.left[0] == counted.trial.left[0] == 0
+    assert more.doubt.left[0] == counted.doubt.left[0] == 0
 
 
 @pytest.mark.parametrize("counts", [ALL, {}], ids=["counted", "not counted"])
@@ -298,7 +298,7 @@ def test_a_healthy_service_is_back_within_ten_minutes_of_any_belief(factor, coun
 
 def test_a_roll_out_ends_bounds_and_doubts_of_its_job():
     after = Learner().changed(doubted(3), np.array([True]))
-    assert (after.trial.left, after.trial.replicas) == (0, 0)
+    assert (after.doubt.left, after.doubt.replicas) == (0, 0)
     assert (after.bounds == 1).all()
 
 

@@ -341,8 +341,8 @@ def test_what_is_stored_is_read_back(section, faro):
     assert again.revision.tolist() == [7, 7, 7]
     np.testing.assert_array_equal(known.informative, was.informative)
     np.testing.assert_array_equal(known.since_minute, was.since_minute)
-    np.testing.assert_array_equal(known.trial.replicas, was.trial.replicas)
-    np.testing.assert_allclose(known.trial.rate_rps, was.trial.rate_rps, atol=1e-4)
+    np.testing.assert_array_equal(known.doubt.replicas, was.doubt.replicas)
+    np.testing.assert_allclose(known.doubt.rate_rps, was.doubt.rate_rps, atol=1e-4)
 
 
 def test_nothing_is_stored_of_a_service_without_an_informative_minute(faro):
@@ -360,7 +360,7 @@ def test_bounds_and_doubts_are_not_stored(section, faro):
     stored, memory = section
     learned = learned_of(memory.state)
     bounds = np.where(FACTORS > 2, 1.0, 1e-6) * np.ones((3, 1))
-    doubted = replace(learned, bounds=bounds, trial=replace(learned.trial, left=np.full(3, 5.0)))
+    doubted = replace(learned, bounds=bounds, doubt=replace(learned.doubt, left=np.full(3, 5.0)))
     other = replace(memory, state=service_times.with_learned(memory.state, doubted))
     assert service_times.section_of(other, JOBS, RunTime(1e9)) == stored
 
@@ -531,9 +531,9 @@ def test_a_run_without_learning_keeps_the_section_for_the_next_one(context, tmp_
 def test_the_section_of_200_jobs_is_small(faro):
     memory = Memory.start(faro, JOBS)
     start = Learned.start(prior(np.full(200, 0.3)))
-    healthy = replace(start.trial, rate_rps=np.full(200, 123.456), replicas=np.full(200, 12.0))
+    healthy = replace(start.doubt, rate_rps=np.full(200, 123.456), replicas=np.full(200, 12.0))
     many = np.full(200, 12345.0)
-    learned = replace(start, informative=many, since_minute=many, trial=healthy)
+    learned = replace(start, informative=many, since_minute=many, doubt=healthy)
     jobs = tuple(replace(JOBS[0], name=f"a-service-with-a-long-name-{n}") for n in range(200))
     memory = replace(memory, state=service_times.with_learned(memory.state, learned))
     section = service_times.section_of(memory, jobs, RunTime(1e9))
