@@ -120,7 +120,9 @@ def evidence_of(
     overflow = excess > harmless
     steady = ~disturbed & ~replicas.unsteady
     informative = usable & steady & ~overflow & (tail_s > 0) & np.isfinite(tail_s)
-    overloaded = usable & ~disturbed & overflow
+    # Where served requests were in time, the replicas were not busy all the time: requests were
+    # refused for a moment only, for example when the first replica started.
+    overloaded = usable & ~disturbed & overflow & ~(tail_s <= slo_s)
     met_slo = informative & (tail_s <= slo_s)
     missed_slo = alone & (arrivals > 0) & (overflow | ~(tail_s <= slo_s))
     return Evidence(

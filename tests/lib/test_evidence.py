@@ -142,7 +142,8 @@ def test_a_minute_in_which_replicas_are_removed_on_purpose_is_informative():
 
 
 def test_overload_is_known_by_refused_requests_or_else_by_an_infinite_latency():
-    assert evidence(minute(refused=0.3 * COUNT)).overloaded.all()
+    assert evidence(minute(refused=0.3 * COUNT, tail_s=2.0)).overloaded.all()
+    assert not evidence(minute(refused=0.3 * COUNT, tail_s=0.3)).overloaded.any(), "for a moment"
     assert evidence(minute(tail_s=np.inf)).overloaded.all()
     assert not evidence(minute(tail_s=np.inf, failed=0.02 * COUNT)).overloaded.any()
     assert not evidence(minute(refused=0.3 * COUNT, cancelled=0.02 * COUNT)).overloaded.any()
@@ -244,7 +245,8 @@ def test_bounds_end_with_the_next_informative_minute_and_are_no_part_of_what_is_
 
 def test_one_overloaded_minute_does_not_decide_a_time_of_failures():
     before = learned_from(slow_minute(1.0, **ALL), 20)
-    burst = minute(refused=0.1 * COUNT, served=0.9 * COUNT, failed=0.0, cancelled=0.0)
+    counts = dict(refused=0.1 * COUNT, served=0.9 * COUNT, failed=0.0, cancelled=0.0)
+    burst = minute(tail_s=2.0, **counts)
     after = learned_from(burst, 1, before, first=21)
     later = learned_from(minute(**(ALL | FAULTS["failures"])), 10, after, first=22)
     assert mean_factor(later.belief)[0] < 1.1
