@@ -677,7 +677,7 @@ class RayWorld(World):
         for job in self.jobs:
             first = self.reported_s.get(job, until - 60)
             if first > until + 120:  # the clock was set back
-                first = until - 1
+                first = self.reported_s[job] = until - 1
             if until - first >= REPORTED_S and not self.no_metrics:
                 self._report(job, range(max(first, until - 200), until))
                 self.reported_s[job] = until
