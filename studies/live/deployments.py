@@ -46,6 +46,8 @@ def queries(job: Job) -> Queries:
         requests=f"sum(increase(http_requests_total{of}))",
         latency_mean_s=f"{total} / {served}",
         latency_s=f"histogram_quantile({job.quantile:g}, {buckets})",
+        refused=f"sum(increase(http_requests_dropped_total{of}))",
+        cancelled=f"sum(increase(http_requests_cancelled_total{of}))",
         job=job.name,
     )
 

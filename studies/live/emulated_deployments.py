@@ -70,6 +70,7 @@ class Pod:
         self.registry = CollectorRegistry()
         self._requests = Counter("http_requests", "Arrived.", registry=self.registry)
         self._dropped = Counter("http_requests_dropped", "Dropped.", registry=self.registry)
+        self._cancelled = Counter("http_requests_cancelled", "Given up.", registry=self.registry)
         self._seconds = Histogram(
             "http_request_seconds", "Latency.", buckets=BUCKETS, registry=self.registry
         )
@@ -83,6 +84,9 @@ class Pod:
         except Dropped:
             self._dropped.inc()
             return False
+        except asyncio.CancelledError:  # the client hung up
+            self._cancelled.inc()
+            raise
         self._seconds.observe(time.perf_counter() - arrived)
         return True
 
