@@ -487,7 +487,7 @@ def test_a_replayed_day_begins_with_the_fixed_counts_of_its_capacity(latencies, 
     history = history_of(EXPONENTIAL, steady([10, 0.3]))
     found = recommend(history, 4, with_curve=True, report=QUIET)
     counts = found.replay.fixed["replicas_on_all_cores"].tolist()
-    assert [starts.tolist() for capacity, starts in begun if capacity == 4][0] == counts
+    assert next(starts.tolist() for capacity, starts in begun if capacity == 4) == counts
     assert all(starts.sum() <= capacity for capacity, starts in begun)
 
 
