@@ -1,5 +1,6 @@
 """Latency curves measured outside Faro, converted to latency tables."""
 
+import gzip
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from faro_lib.files import Bounded
 from faro_lib.queueing.latency_table import LatencyTable
 from faro_lib.workload.jobs import TOLERANCE, Job
 
@@ -70,7 +72,11 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 def _read(path: str | Path, column: str) -> pd.DataFrame:
     """The CSV with the latency `column` and with drop rates, which are 0 if it has none."""
     try:
-        table = pd.read_csv(path)
+        if str(path).endswith(".gz"):
+            with Bounded(gzip.open(path)) as unpacked:
+                table = pd.read_csv(unpacked)
+        else:
+            table = pd.read_csv(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file or folder") from None
     except IsADirectoryError:

@@ -8,7 +8,9 @@ import pandas as pd
 from faro_lib.workload.jobs import DAY_MINUTES, Job, Traces
 
 MILLISECONDS_FROM = 1e11  # larger Unix times are in milliseconds
+LATEST_S = 4_102_444_800  # Unix time of the year 2100; later ones have another unit
 MAX_DAYS = 366
+MAX_COUNTS = 400_000_000  # of all jobs in all minutes
 OFFSET = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"  # the UTC offset at the end of an ISO 8601 time
 
 
@@ -40,8 +42,10 @@ def _local_stamps(times: pd.Series) -> pd.Series:
         return times.dt.tz_convert("UTC").dt.tz_localize(None) + times.max().utcoffset()
     numbers = pd.to_numeric(times, errors="coerce")
     if numbers.notna().all():
-        unit = "ms" if numbers.iloc[0] > MILLISECONDS_FROM else "s"
-        return pd.to_datetime(numbers, unit=unit)
+        in_ms = numbers.iloc[0] > MILLISECONDS_FROM
+        if numbers.min() >= LATEST_S * (1000 if in_ms else 1):
+            raise ValueError(f"{numbers.min():.0f} is after the year 2100")
+        return pd.to_datetime(numbers, unit="ms" if in_ms else "s")
     zoned = pd.Timestamp(times.iloc[0]).tz is not None
     stamps = pd.to_datetime(times, format="ISO8601", utc=zoned)
     if not zoned:
@@ -112,6 +116,11 @@ def timed_counts(
     if length > MAX_DAYS * DAY_MINUTES:
         raise ValueError(
             f"{where}: time covers {length // DAY_MINUTES} days; at most {MAX_DAYS} are accepted"
+        )
+    if len(names) * length > MAX_COUNTS:
+        raise ValueError(
+            f"{where}: {len(names)} jobs over {length} minutes are too many counts; is the column "
+            "job the id of a request?"
         )
     step = np.gcd.reduce(minute - first)
     if step > 1:

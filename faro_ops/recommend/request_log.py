@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 from faro_lib.files import Bounded, TooLarge
 from faro_lib.workload.bursts import dispersion
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TABLES
-from faro_lib.workload.timed import MILLISECONDS_FROM
+from faro_lib.workload.timed import LATEST_S, MILLISECONDS_FROM
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COMPRESSIONS = ("", ".gz", ".zst")
@@ -33,7 +33,6 @@ LARGEST = 1e9  # of a number in these columns
 WINDOW_S = 10  # counts are kept for windows of this length
 WINDOWS_PER_MINUTE = int(MINUTE_S) // WINDOW_S
 MAX_DAYS = 366
-LATEST_S = 4_102_444_800  # Unix time of the year 2100
 MAX_JOBS = 10_000
 MAX_COUNTS = 400_000_000  # of all jobs in all windows
 # More names than FEW_JOBS are names of jobs only if they have this many requests on average.
@@ -42,6 +41,7 @@ BLOCK_BYTES = 1 << 24
 HEAD_BYTES = 1000  # enough for the names of the columns
 PROGRESS_ROWS = 2_000_000
 TIME = "time"
+UNITS_PER_S = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}  # of columns of timestamps
 OFFSET = re.compile(r"(Z|[+-]\d{2}(:?\d{2})?)$")  # the UTC offset at the end of an ISO 8601 time
 Report = Callable[[str], None]
 
@@ -300,9 +300,9 @@ class _Reading:
         from pyarrow import compute
 
         if pa.types.is_timestamp(column.type):
-            return (
-                column.cast(pa.timestamp("ns")).to_numpy(zero_copy_only=False).astype(float) / 1e9
-            )
+            stamps = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+            time_s = stamps / UNITS_PER_S[column.type.unit]
+            return self._before_2100(time_s, time_s, "a time")
         first = str(column[0].as_py())
         if pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
@@ -334,15 +334,17 @@ class _Reading:
 
     def _unix_times(self, column: Any) -> np.ndarray:
         """Seconds since 1970 of Unix times, which are in s or, if row 1 is so large, in ms."""
-        accepted = "ISO 8601 or a Unix time in s or ms, before the year 2100"
-        values = self._numbers("time", column, accepted)
+        values = self._numbers("time", column, "ISO 8601 or a Unix time in s or ms")
         if not self.rows:
             self.per_s = 1e3 if values[0] > MILLISECONDS_FROM else 1.0
-        time_s = values / self.per_s
-        wrong = (time_s < 0) | (time_s >= LATEST_S)
+        return self._before_2100(values / self.per_s, values, "ISO 8601 or a Unix time in s or ms")
+
+    def _before_2100(self, time_s: np.ndarray, given: np.ndarray, accepted: str) -> np.ndarray:
+        """The times (rows,), unless one of them cannot be right; `given` is shown then."""
+        wrong = ~((time_s >= 0) & (time_s < LATEST_S))
         if wrong.any():
             at = int(wrong.argmax())
-            raise self._bad(at, f"time={column[at].as_py()!r}", accepted)
+            raise self._bad(at, f"time={given[at]:.0f}", f"{accepted}, before the year 2100")
         return time_s
 
     def _numbers(self, name: str, column: Any, accepted: str) -> np.ndarray:

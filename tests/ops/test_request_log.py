@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from faro_lib import files
+from faro_lib.workload import timed
 from faro_lib.workload.bursts import burst_arrivals, dispersion
 from faro_ops.recommend import request_log
 from faro_ops.recommend.load_history import history_from_csv
@@ -272,6 +274,32 @@ def test_unix_times_in_other_units_are_refused_in_a_line(factor, tmp_path):
     path = written(table.assign(time=(factor * seconds).astype(np.int64)), tmp_path / "log.csv")
     with pytest.raises(ValueError, match=r"row 1: time=\S+; .* in s or ms, before the year 2100$"):
         read_request_log(path)
+
+
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_a_table_of_counts_in_other_units_is_refused_in_a_line(unit, tmp_path):
+    times = pd.date_range(START, periods=60, freq="min").astype(f"datetime64[{unit}]").astype(int)
+    path = tmp_path / "counts.csv"
+    pd.DataFrame({"time": times, "job": "a", "requests": 1}).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"neither ISO 8601 nor Unix time in s or ms \(.* 2100\)"):
+        history_from_csv(path)
+
+
+def test_a_column_of_timestamps_in_another_century_is_refused_in_a_line(tmp_path):
+    far = np.array([55_900_000_000_000_000], "datetime64[ms]").astype("datetime64[ms]")
+    table = pa.table({"time": pa.array(far, pa.timestamp("ms")), "job": ["a"]})
+    pq.write_table(table, tmp_path / "log.parquet")
+    with pytest.raises(ValueError, match="row 1: time=55900000000000; a time, before the year"):
+        read_request_log(tmp_path / "log.parquet")
+
+
+def test_a_table_with_too_many_jobs_for_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(timed, "MAX_COUNTS", 100)
+    times = pd.date_range(START, periods=60, freq="min")
+    counts = [pd.DataFrame({"time": times, "job": job, "requests": 1}) for job in "ab"]
+    pd.concat(counts).to_csv(tmp_path / "counts.csv", index=False)
+    with pytest.raises(ValueError, match="2 jobs over 60 minutes are too many counts; is the col"):
+        history_from_csv(tmp_path / "counts.csv")
 
 
 def test_a_log_whose_jobs_are_ids_of_requests_is_refused_before_it_takes_memory(
