@@ -193,8 +193,6 @@ class SimulatedCluster(SharingCluster):
             placement=self._wishes or None,
             busy_s=None if busy_s is None else busy_s[:, max(minute - 1, 0)],
             served_per_min=self._served.copy(),
-            failed_per_min=np.zeros(len(self._target)),
-            cancelled_per_min=np.zeros(len(self._target)),
             refused_per_min=self._refused.copy(),
             served_tail_latency_s=self._served_tail_latency_s.copy(),
         )

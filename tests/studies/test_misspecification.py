@@ -113,7 +113,7 @@ def test_who_knows_has_the_factor_of_the_minute():
     known = Known(of=np.array([[1.0, 1.5], [2.0, 0.5]]))
     learned = Learner().start(tuple(synthetic(jobs=2, days=1, minutes=5).jobs))
     assert known.factors(learned, 2).tolist() == [[1.0, 1.0], [2.0, 2.0]]
-    later = learned.__class__(learned.weight, 7, learned.fewest, learned.most, learned.drop)
+    later = replace(learned, minute=7)
     assert known.factors(later, 1).tolist() == [[1.5], [0.5]]
 
 
