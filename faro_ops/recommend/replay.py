@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -114,22 +113,6 @@ def replay_of(
                 "the capacity is for the other jobs"
             )
 
-    past_rps = policy.forecaster.past / MINUTE_S
-
-    @cache
-    def starts(size: int) -> np.ndarray:
-        """The constant counts on `size` cores: Faro begins a day where they stand still."""
-        needed = enough if enough_cores <= size else lowest
-        past = build_table(
-            history.jobs,
-            past_rps[:, :, None],
-            needed,
-            latency_model=policy.latency_model,
-            cold_start_minutes=0.0,
-            max_replicas=int(jobs.replicas_within(size).max()),
-        )
-        return with_idle_cores(past, needed, size)
-
     # 2. The smallest capacity with which Faro keeps the SLOs that can be kept.
     last_day = days.every[-1]
     lowest = np.maximum(jobs.min_replicas, 1)  # (jobs,)
@@ -145,16 +128,25 @@ def replay_of(
         include=capacity,
         others=others,
         serving_model=serving_model,
-        starts=starts,
         report=report,
     )
     size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
 
     # 3. Constant replicas on all cores, and what both do under more load than recorded.
-    on_all_cores = starts(size)
+    needed = enough if enough_cores <= size else lowest
+    past_rps = policy.forecaster.past / MINUTE_S
+    past = build_table(
+        history.jobs,
+        past_rps[:, :, None],
+        needed,
+        latency_model=policy.latency_model,
+        cold_start_minutes=0.0,
+        max_replicas=int(jobs.replicas_within(size).max()),
+    )
+    on_all_cores = with_idle_cores(past, needed, size)
     report(f"replaying the last day on {size} cores {', '.join(sizing.VARIATIONS)}")
     variations = sizing.variations(
-        last_day, policy, size, on_all_cores, accepted_or_any, serving_model, starts
+        last_day, policy, size, on_all_cores, accepted_or_any, serving_model
     )
     runs = sizing.runs_on(days.every, serving_model)
     table = pd.DataFrame(

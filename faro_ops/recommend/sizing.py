@@ -1,6 +1,6 @@
 """The capacity and the constant replica counts that the SLOs need, found by simulating days."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -153,23 +153,14 @@ def worst_rates(
 # --- the capacity for Faro ---------------------------------------------------------------------
 
 
-# Returns the replica counts (jobs,) at the start of a day on so many cores.
-Starts = Callable[[int], np.ndarray]
-
-
 def run_with(
-    policy: Policy,
-    capacity: int,
-    workload: Workload,
-    draws: Draws,
-    serving_model: ServingModel,
-    starts: Starts | None = None,
+    policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel
 ) -> Run:
-    """Simulate `policy` on `capacity` cores, from the counts of `starts`; None = equal shares.
+    """Simulate `policy`, from equal shares of `capacity`.
 
     From one replica each, jobs would miss SLOs at first.
     """
-    initial = starts(capacity) if starts else fair_share(workload.jobs, capacity)
+    initial = fair_share(workload.jobs, capacity)
     with policy_failures_raised():
         return simulate(
             workload,
@@ -199,7 +190,6 @@ def violations_by_capacity(
     include: int | None = None,
     others: Sequence[tuple[Workload, Policy]] = (),
     serving_model: ServingModel = PAPER,
-    starts: Starts | None = None,
     report: Report = print,
 ) -> pd.DataFrame:
     """SLO violations of the worst job at several capacities, one row each (COLUMNS).
@@ -209,13 +199,13 @@ def violations_by_capacity(
     with its policy). It is increased if a job exceeds its accepted violation rate (`accepted`).
     `capacities` are the smallest capacity to try and a first estimate, in cores. The capacity
     `include` is also tried, unless it is below the smallest. The rates in a row are the largest of
-    all replays at that capacity. Each replay begins with the counts of `starts` (`run_with`).
+    all replays at that capacity.
     """
     seeds = enumerate(_draws(workload, serving_model, SEEDS), 1)
     runs = [_Run(workload, policy, draws, f"seed {n}") for n, draws in seeds]
     for day, of_day in others:
         runs.append(_Run(day, of_day, _draws(day, serving_model, 1)[0], "another day"))
-    search = _CapacitySearch(runs, accepted, serving_model, report, starts)
+    search = _CapacitySearch(runs, accepted, serving_model, report)
 
     smallest, estimate = capacities
     too_few, high = smallest - 1, estimate
@@ -250,7 +240,6 @@ class _CapacitySearch:
     accepted: np.ndarray
     serving_model: ServingModel
     report: Report
-    starts: Starts | None = None
     rows: dict[int, tuple] = field(default_factory=dict)
 
     def suffices(self, size: int, runs: Sequence[_Run]) -> bool:
@@ -266,8 +255,7 @@ class _CapacitySearch:
 
     def _suffices_in(self, run: _Run, size: int) -> bool:
         jobs = run.workload.jobs
-        of_day = run.workload, run.draws, self.serving_model, self.starts
-        result = run_with(run.policy, size, *of_day)
+        result = run_with(run.policy, size, run.workload, run.draws, self.serving_model)
         rates = violation_rate_by_job(result).round(6)  # (jobs,)
         name, rate, limit = worst_of(jobs, rates, self.accepted)
         self.report(
@@ -334,13 +322,12 @@ def variations(
     counts: np.ndarray,
     accepted: np.ndarray,
     model: ServingModel,
-    starts: Starts | None = None,
 ) -> pd.DataFrame:
     """The worst job in each of VARIATIONS, with `policy` on `capacity` cores and with `counts`.
 
     The columns are `case`, those of WORST for the policy, and those of WORST with prefix `fixed_`
     for constant `counts`. The case "without one replica" takes the largest replica's cores from
-    `capacity`, and one replica from each count. The policy begins with the counts of `starts`.
+    `capacity`, and one replica from each count.
     """
     jobs = arrays_of(workload.jobs)
     rows = []
@@ -351,7 +338,7 @@ def variations(
         (draws,) = _draws(day, model, 1)
         least = jobs.min_replicas @ jobs.cores
         left = max(capacity - failed * jobs.cores.max(), least)
-        run = run_with(policy, int(np.ceil(left)), day, draws, model, starts)
+        run = run_with(policy, int(np.ceil(left)), day, draws, model)
         scaled = worst_of(day.jobs, violation_rate_by_job(run), accepted)
         fixed = worst_of(day.jobs, worst_rates(model, [(day, draws)], counts - failed), accepted)
         rows.append((case, *scaled, *fixed))

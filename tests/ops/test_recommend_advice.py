@@ -3,7 +3,7 @@
 import functools
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +13,6 @@ import pytest
 from faro_lib.experiments.trials import trial_seeds
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.protocol import Wrapper, hold
 from faro_lib.simulate import SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload
@@ -31,13 +30,9 @@ from faro_ops.recommend.sizing import (
     WORST,
     fixed_replicas,
     required_cores,
-    run_with,
-    runs_on,
     uniform_draws,
     variations,
-    violation_rate_by_job,
     violations_by_capacity,
-    worst_rates,
 )
 from faro_ops.recommend.suspicions import silences
 
@@ -316,7 +311,7 @@ def searched(monkeypatch, late, **options):
     """
     replays = []
 
-    def replayed(policy, size, workload, seed, serving_model, starts):
+    def replayed(policy, size, workload, seed, serving_model):
         replays.append((size, "another day" if policy.name == "another" else seed))
         decisions = SimpleNamespace(running=np.ones((1, 1)))
         return SimpleNamespace(decisions=decisions, late=late(*replays[-1]))
@@ -448,47 +443,6 @@ def test_more_load_and_a_lost_replica_violate_more():
         assert failed > 0.5
     overloaded = variations(day, policy, 2, np.array([1]), accepted, LIVE)
     assert overloaded["fixed_slo_violation_rate"].iloc[3] == 1.0
-
-
-@dataclass(frozen=True)
-class StandsStill(Wrapper):
-    """Begins with what it is given, and never changes it."""
-
-    def decide(self, state, observation):
-        return state, hold(observation)
-
-
-def test_faro_and_fixed_replicas_are_judged_alike():
-    """A policy that stands still has, as a policy, the violations of its counts as fixed ones."""
-    jobs = (Job("a"), Job("b", slo_s=0.4))
-    counts = np.array([3, 2])
-    days = [Workload(jobs, np.full((2, 30), count)) for count in (700, 500)]
-    forecaster = history_of(jobs, steady([10, 8])).forecaster("persistence")
-    policy = StandsStill(tuned(PolicyContext(jobs, forecaster)))
-    runs = runs_on(days, LIVE)
-    rates = [
-        violation_rate_by_job(run_with(policy, 5, day, draws, LIVE, lambda size: counts))
-        for day, draws in runs
-    ]
-    fixed = worst_rates(LIVE, runs, counts)
-    assert fixed.max() > 0
-    assert np.max(rates, axis=0) == pytest.approx(fixed, abs=1e-9)
-
-
-def test_a_replayed_day_begins_with_the_fixed_counts_of_its_capacity(latencies, monkeypatch):
-    begun = []
-    run = sizing.run_with
-
-    def noting(policy, capacity, workload, draws, model, starts=None):
-        begun.append((capacity, starts(capacity)))
-        return run(policy, capacity, workload, draws, model, starts)
-
-    monkeypatch.setattr(sizing, "run_with", noting)
-    history = history_of(EXPONENTIAL, steady([10, 0.3]))
-    found = recommend(history, 4, with_curve=True, report=QUIET)
-    counts = found.replay.fixed["replicas_on_all_cores"].tolist()
-    assert next(starts.tolist() for capacity, starts in begun if capacity == 4) == counts
-    assert all(starts.sum() <= capacity for capacity, starts in begun)
 
 
 def test_fixed_replicas_suffice_on_every_day():
