@@ -26,6 +26,7 @@ BUCKETS = [0.01 * 1.2**i for i in range(40)]  # up to 12 s
 
 requests = Counter("http_requests", "Requests that arrived.")
 dropped = Counter("http_requests_dropped", "Requests that were dropped.")
+cancelled = Counter("http_requests_cancelled", "Requests whose client left before the answer.")
 seconds = Histogram(
     "http_request_seconds", "Latency of the requests that were served.", buckets=BUCKETS
 )
@@ -34,7 +35,7 @@ queue = ReplicaQueue(MAX_ONGOING)
 ongoing.set_function(lambda: queue.ongoing)
 
 
-async def answer(_: Request) -> PlainTextResponse:
+async def answer(request: Request) -> PlainTextResponse:
     requests.inc()
     arrived = time.perf_counter()
     try:
@@ -42,6 +43,9 @@ async def answer(_: Request) -> PlainTextResponse:
     except Dropped:
         dropped.inc()
         return PlainTextResponse("dropped", status_code=503)
+    if await request.is_disconnected():
+        cancelled.inc()
+        return PlainTextResponse("cancelled", status_code=499)
     seconds.observe(time.perf_counter() - arrived)
     return PlainTextResponse("served")
 

@@ -1,5 +1,6 @@
 """Files: atomic writes, arrays cached on disk, searches of paths, and plain YAML."""
 
+import gzip
 import hashlib
 import io
 import os
@@ -63,6 +64,16 @@ class Bounded(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
+
+
+@contextmanager
+def unpacked(path: str | Path) -> Iterator[Any]:
+    """What `pandas.read_csv` reads of a file: the path, or of a .gz its `Bounded` bytes."""
+    if not str(path).endswith(".gz"):
+        yield path
+        return
+    with Bounded(gzip.open(path)) as stream:
+        yield stream
 
 
 def cached_array(key: object, compute: Callable[[], Any]) -> Any:

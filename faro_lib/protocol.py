@@ -15,6 +15,8 @@ PLAN_ATTEMPTS = 5
 # Seconds above the SLO after which reactive loops add replicas (EuroSys'25, section 4).
 REACT_UP_AFTER_S = 30.0
 DECILES = np.arange(1, 10) / 10
+# Fields of an observation: how the requests of the last complete minute ended.
+ENDED = ("served_per_min", "failed_per_min", "refused_per_min", "cancelled_per_min")
 
 # Why a job has its target.
 START = "start"  # the initial replicas of a run

@@ -23,15 +23,12 @@ from faro_lib.workload.shares import fair_share, minimum_replicas
 MAY_BE_INFINITE = ("tail_latency_s", "served_tail_latency_s")
 MEASURED = (
     *MAY_BE_INFINITE,
+    *protocol.ENDED,
     "arrivals_per_min",
     "arrivals_now",
     "mean_latency_s",
     "ongoing",
     "busy_s",
-    "served_per_min",
-    "failed_per_min",
-    "refused_per_min",
-    "cancelled_per_min",
     "throttled",
 )
 FAIL_MODES = ("hold", "fair-share")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from faro_lib.protocol import Observation
+from faro_lib.protocol import ENDED, Observation
 from faro_lib.queueing import LatencyModel
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
@@ -75,7 +75,8 @@ class Evidence:
     informative: np.ndarray
     overloaded: np.ndarray
     met_slo: np.ndarray  # whether an informative minute met the SLO
-    # Whether it had requests, and did not verifiably meet the SLO for another reason than failures.
+    # Whether the served requests missed the SLO, or their latency is unknown, or requests were
+    # refused for lack of replicas. Failures alone do not count.
     missed_slo: np.ndarray
 
 
@@ -96,20 +97,18 @@ def evidence_of(
     alone = np.array([not job.pool for job in jobs])
     arrivals = observation.arrivals_per_min[:, -1]
     unknown = np.full(count, np.nan)
-    known = {}
-    for name in ("served", "failed", "refused", "cancelled"):
-        of_minute = getattr(observation, f"{name}_per_min")
-        known[name] = unknown if of_minute is None else of_minute
+    counts = (getattr(observation, name) for name in ENDED)
+    served, failed, refused, cancelled = (unknown if one is None else one for one in counts)
     tail_s = observation.served_tail_latency_s
     tail_s = observation.tail_latency_s if tail_s is None else tail_s
 
     harmless = np.maximum(allowed / 2 * arrivals, 0)  # so many hardly move the quantile
-    faulty = np.nan_to_num(known["failed"]) + np.nan_to_num(known["cancelled"])
+    faulty = np.nan_to_num(failed) + np.nan_to_num(cancelled)
     dropped = replicas.drop * arrivals
     excess = np.where(
-        np.isnan(known["refused"]),
+        np.isnan(refused),
         np.where(np.isinf(observation.tail_latency_s) & (faulty <= harmless), np.inf, 0.0),
-        known["refused"] - dropped,
+        refused - dropped,
     )
     disturbed = (faulty > harmless) | ~(replicas.fewest >= 1)
     if observation.throttled is not None:
@@ -130,7 +129,7 @@ def evidence_of(
         replicas.fewest,
         replicas.most,
         tail_s,
-        known["served"],
+        served,
         informative,
         overloaded,
         met_slo,

@@ -13,7 +13,7 @@ factor between true and assumed service times (`queueing.service_factor`):
   (`Doubt`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -28,9 +28,8 @@ CHANGED = 0.5  # probability of a new factor after a roll-out
 MOST_MISSED = 240  # minutes without observations that are caught up one by one
 HALF_LIFE_MINUTES = 30.0  # of a belief without informative minutes
 BOUNDS_KEPT = 0.5 ** (1 / 5)  # share of what the counts say that is left after a minute
-LEAST_BOUND = 1e-6  # of the likelihood of a factor in a time of bounds, so that none is impossible
-# Of trials, in minutes.
-MISSED_MINUTES = 2  # in a row without the SLO, before a trial
+LEAST_BOUND = 1e-6  # smallest likelihood that the counts give a factor, so that none is excluded
+MISSED_MINUTES = 2  # in a row without the SLO, before a trial of the assumed times begins
 TRIAL_MINUTES = 5
 FIRST_PAUSE_MINUTES = 5  # after a trial that did not help; each further pause is twice as long
 LONGEST_PAUSE_MINUTES = 160
@@ -160,10 +159,9 @@ class Learner:
     def changed(self, learned: Learned, jobs: np.ndarray) -> Learned:
         """What is still known after a roll-out of some jobs, bool (jobs,)."""
         change = np.where(jobs, CHANGED, 0.0)
-        none = Doubt.start(len(jobs))
-        fields = ("rate_rps", "replicas", "missed", "left", "pause", "next_pause")
+        none, names = Doubt.start(len(jobs)), [field.name for field in fields(Doubt)]
         doubt = Doubt(
-            *(np.where(jobs, getattr(none, name), getattr(learned.doubt, name)) for name in fields)
+            *(np.where(jobs, getattr(none, name), getattr(learned.doubt, name)) for name in names)
         )
         return replace(
             learned,

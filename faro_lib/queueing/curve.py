@@ -1,6 +1,5 @@
 """Latency curves measured outside Faro, converted to latency tables."""
 
-import gzip
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faro_lib.files import Bounded
+from faro_lib.files import unpacked
 from faro_lib.queueing.latency_table import LatencyTable
 from faro_lib.workload.jobs import TOLERANCE, Job
 
@@ -72,11 +71,8 @@ def read_curve(path: str | Path, job: Job) -> LatencyTable:
 def _read(path: str | Path, column: str) -> pd.DataFrame:
     """The CSV with the latency `column` and with drop rates, which are 0 if it has none."""
     try:
-        if str(path).endswith(".gz"):
-            with Bounded(gzip.open(path)) as unpacked:
-                table = pd.read_csv(unpacked)
-        else:
-            table = pd.read_csv(path)
+        with unpacked(path) as file:
+            table = pd.read_csv(file)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file or folder") from None
     except IsADirectoryError:

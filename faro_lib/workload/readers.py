@@ -1,7 +1,6 @@
 """Readers of users' files: a table of counts (CSV, .parquet) and a table of jobs (.csv, .yaml)."""
 
 import dataclasses
-import gzip
 import sys
 import zlib
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.errors import nearest
-from faro_lib.files import Bounded, read_yaml
+from faro_lib.files import read_yaml, unpacked
 from faro_lib.workload.jobs import TABLES, Job, Traces, check_jobs
 from faro_lib.workload.replicas import replica_of
 from faro_lib.workload.service import MODELS
@@ -83,11 +82,8 @@ def _read_csv(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
     """Read a CSV file, or a CSV on standard input (path "-"). Empty cells become ""."""
     options: dict[str, Any] = dict(dtype=dtype, keep_default_na=False, low_memory=False)
     try:
-        if path.suffix == ".gz":
-            with Bounded(gzip.open(path)) as unpacked:
-                table = pd.read_csv(unpacked, **options)
-        else:
-            table = pd.read_csv(sys.stdin if str(path) == "-" else path, **options)
+        with unpacked(path) as file:
+            table = pd.read_csv(sys.stdin if str(path) == "-" else file, **options)
     except (ValueError, OverflowError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
     # pandas makes an index if line 2 has surplus cells.

@@ -10,7 +10,7 @@ from faro_lib.workload.jobs import DAY_MINUTES, Job, Traces
 MILLISECONDS_FROM = 1e11  # larger Unix times are in milliseconds
 LATEST_S = 4_102_444_800  # Unix time of the year 2100; later ones have another unit
 MAX_DAYS = 366
-MAX_COUNTS = 400_000_000  # of all jobs in all minutes
+MAX_COUNTS = 400_000_000  # of all jobs, in all minutes of a table or all windows of a log
 OFFSET = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"  # the UTC offset at the end of an ISO 8601 time
 
 

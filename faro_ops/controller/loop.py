@@ -18,6 +18,7 @@ from faro_lib.policies.loops import LoopState
 from faro_lib.protocol import (
     CONTESTED,
     DEADLINE_EXCEEDED,
+    ENDED,
     FAILED,
     HISTORY_MINUTES,
     MISSING,
@@ -304,16 +305,8 @@ def without_data(last: Observation, now_s: float) -> Observation:
     age_s = seen.capacity_age_s
     if age_s is not None:
         age_s += now_s - last.now_s
-    return replace(
-        seen,
-        served_per_min=None,
-        failed_per_min=None,
-        refused_per_min=None,
-        cancelled_per_min=None,
-        served_tail_latency_s=None,
-        throttled=None,
-        capacity_age_s=age_s,
-    )
+    none: dict[str, Any] = dict.fromkeys((*ENDED, "served_tail_latency_s", "throttled"))
+    return replace(seen, capacity_age_s=age_s, **none)
 
 
 def tick_times(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
+from faro_lib.protocol import ENDED, HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Replica
 from faro_ops.controller.clock import Clock
@@ -123,11 +123,8 @@ class RecentSeconds:
 
         As fields of an `Observation`; NaN if too few of its seconds have data.
         """
-        found = {
-            f"{name}_per_min": np.full(len(self._seconds), np.nan)
-            for name in ("served", "failed", "refused", "cancelled")
-        }
-        columns = dict(zip(found, ("done", "failed", "dropped", "cancelled")))
+        found = {name: np.full(len(self._seconds), np.nan) for name in ENDED}
+        columns = dict(zip(ENDED, ("done", "failed", "dropped", "cancelled")))
         for n, (total, known) in enumerate(self._minute(minute - 1)):
             if known >= MIN_KNOWN_SHARE * self._clock.minute_s:
                 for name, column in columns.items():

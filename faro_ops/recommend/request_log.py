@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 from faro_lib.files import Bounded, TooLarge
 from faro_lib.workload.bursts import dispersion
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TABLES
-from faro_lib.workload.timed import LATEST_S, MILLISECONDS_FROM
+from faro_lib.workload.timed import LATEST_S, MAX_COUNTS, MAX_DAYS, MILLISECONDS_FROM
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COMPRESSIONS = ("", ".gz", ".zst")
@@ -32,10 +32,8 @@ LENGTHS = ("prompt_tokens", "output_tokens")
 LARGEST = 1e9  # of a number in these columns
 WINDOW_S = 10  # counts are kept for windows of this length
 WINDOWS_PER_MINUTE = int(MINUTE_S) // WINDOW_S
-MAX_DAYS = 366
 MAX_JOBS = 10_000
-MAX_COUNTS = 400_000_000  # of all jobs in all windows
-# More names than FEW_JOBS are names of jobs only if they have this many requests on average.
+# If there are more than FEW_JOBS names, with fewer requests each, they are ids of requests.
 FEW_JOBS, MIN_REQUESTS = 100, 5
 BLOCK_BYTES = 1 << 24
 HEAD_BYTES = 1000  # enough for the names of the columns
