@@ -140,6 +140,9 @@ class Faro(TwoLoops):
         rates_rps = self.forecast_paths(state, observation) / MINUTE_S
         rates_rps *= observation.exists[:, None, None]
         expected = faro.unit_table(jobs, rates_rps, now, capacity)
+        if state.learned is not None:
+            now = units.sums(state.learned.raised.staying_at(observation.target))
+            expected = replace(expected, running=now)
         costed = with_switching_cost(expected, self.switching_cost)
         if not units.pools:
             costed = deficit_weighted(costed, state.lost, self.deficit_weighting)

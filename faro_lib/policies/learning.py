@@ -19,6 +19,7 @@ from typing import Self
 import numpy as np
 
 from faro_lib.policies.evidence import Evidence, Replicas, evidence_of
+from faro_lib.policies.raised import Raised
 from faro_lib.protocol import Observation
 from faro_lib.queueing import LatencyModel, service_factor
 from faro_lib.workload import Job
@@ -94,6 +95,7 @@ class Learned:
     # (jobs, factors), likelihood of the counts since the last informative minute, at most 1.
     bounds: np.ndarray
     doubt: Doubt
+    raised: Raised
     informative: np.ndarray  # (jobs,) number of the minutes behind `weight`
     since_minute: np.ndarray  # (jobs,) the first of them; NaN without any
 
@@ -108,6 +110,7 @@ class Learned:
             replicas=Replicas.start(count),
             bounds=np.ones_like(prior),
             doubt=Doubt.start(count),
+            raised=Raised.start(count),
             informative=np.zeros(count),
             since_minute=np.full(count, np.nan),
         )
@@ -149,12 +152,20 @@ class Learner:
             learned = replace(learned, weight=_faded(drifted, learned.prior))
         weight = service_factor.drifted(learned.weight, self.drift, change)
         learned = replace(learned, weight=weight)
+        met_slo = np.zeros(len(jobs), bool)
         if passed == 1:
             evidence = evidence_of(jobs, observation, replicas, latency_model)
             learned = with_evidence(jobs, learned, evidence, latency_model)
+            met_slo = evidence.met_slo
         else:  # nobody has seen the replicas of the last minute
             learned = replace(learned, weight=_faded(weight, learned.prior))
-        return replace(learned, minute=observation.minute, replicas=replicas.next_minute())
+        factor = service_factor.mean_factor(learned.belief)
+        return replace(
+            learned,
+            raised=learned.raised.after(factor, met_slo, observation.target),
+            minute=observation.minute,
+            replicas=replicas.next_minute(),
+        )
 
     def changed(self, learned: Learned, jobs: np.ndarray) -> Learned:
         """What is still known after a roll-out of some jobs, bool (jobs,)."""
@@ -169,6 +180,7 @@ class Learner:
             bounds=np.where(jobs[:, None], 1.0, learned.bounds),
             replicas=replace(learned.replicas, unsteady=learned.replicas.unsteady | jobs),
             doubt=doubt,
+            raised=learned.raised.forgotten(jobs),
         )
 
     def factors(self, learned: Learned, count: int) -> np.ndarray:

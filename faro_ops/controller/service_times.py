@@ -8,13 +8,14 @@ half hour.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from faro_lib.control import Memory
 from faro_lib.policies.learning import Learned, Learner
+from faro_lib.policies.raised import Raised
 from faro_lib.queueing.service_factor import FACTORS, STEP, mean_factor, normalised, relative_error
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TOLERANCE
@@ -27,6 +28,7 @@ GRID = [len(FACTORS), STEP]  # a stored posterior over another grid of factors i
 PARTS = 10_000  # a posterior is stored in whole parts of this, to keep the state small
 OLD_S = DAY_MINUTES * MINUTE_S  # what is older says nothing about the services of today
 DIGITS = 4  # of the columns, which are recorded every minute
+RAISED = tuple(field.name for field in fields(Raised))  # the order in which they are stored
 NAMED = 4  # names of jobs in a message
 
 
@@ -85,15 +87,15 @@ def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str,
     """What is learned, as a section of the run's state; None if the policy does not learn.
 
     The row of a job has the posterior from informative minutes, in whole parts; how many they are,
-    and since when; and the load and replicas with which the service last met its SLO. A job without
-    an informative minute has no row.
+    and since when; the load and replicas with which the service last met its SLO; and what the job
+    had before its factor rose. A job without an informative minute has no row.
     """
     learned = learned_of(memory.state)
     if learned is None:
         return None
     revision = LiveMemory.of(memory).revision
     rows = {}
-    doubt = learned.doubt
+    doubt, raised = learned.doubt, learned.raised
     for n, job in enumerate(jobs):
         if not learned.informative[n]:
             continue
@@ -107,6 +109,7 @@ def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str,
             "informative_minutes": int(learned.informative[n]),
             "since_s": time.unix_s(MINUTE_S * float(learned.since_minute[n])),
             "healthy": [round(float(doubt.rate_rps[n]), DIGITS), int(doubt.replicas[n])],
+            "before_rise": [_number(getattr(raised, name)[n]) for name in RAISED],
         }
     # The time at which the last minute ended that was learned from.
     return {"grid": GRID, "until_s": time.unix_s(MINUTE_S * learned.minute), "jobs": rows}
@@ -137,6 +140,7 @@ def resumed(
     weight, doubt = learned.weight.copy(), learned.doubt
     informative, since_minute = learned.informative.copy(), learned.since_minute.copy()
     rate_rps, replicas = doubt.rate_rps.copy(), doubt.replicas.copy()
+    raised = {name: getattr(learned.raised, name).copy() for name in RAISED}
     known = LiveMemory.of(memory)
     none = np.zeros(len(jobs), int)
     revision = none if known.revision is None else known.revision.copy()
@@ -156,6 +160,8 @@ def resumed(
         informative[n] = row.informative
         since_minute[n] = math.floor(time.run_s(row.since_s) / MINUTE_S + TOLERANCE)
         rate_rps[n], replicas[n] = row.healthy
+        for name, value in zip(RAISED, row.raised):
+            raised[name][n] = value
     # Not later than now, although the clock of the last leader may have been ahead.
     minute = math.floor(min(until_s, now_s) / MINUTE_S + TOLERANCE)
     learned = replace(
@@ -165,6 +171,7 @@ def resumed(
         informative=informative,
         since_minute=since_minute,
         doubt=replace(doubt, rate_rps=rate_rps, replicas=replicas),
+        raised=Raised(**raised),
     )
     state = with_learned(memory.state, learned)
     lines = []
@@ -185,6 +192,7 @@ class Row:
     informative: int
     since_s: float  # Unix time
     healthy: tuple[float, int]  # requests/s, replicas
+    raised: tuple[float, ...]  # values of the fields of Raised
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -199,6 +207,9 @@ class Row:
         numbers = (float(row["since_s"]), rate_rps, replicas, float(row["informative_minutes"]))
         if not all(map(math.isfinite, numbers)) or min(numbers[1:]) < 0 or numbers[-1] < 1:
             raise ValueError("no evidence")
+        raised = [math.inf if value is None else float(value) for value in row["before_rise"]]
+        if len(raised) != len(RAISED) or not min(raised) >= 0 or not 0 < raised[0] < math.inf:
+            raise ValueError("nothing from before a rise")
         return cls(
             assumed_s=float(row["assumed_s"]),
             weight=normalised(weight)[0],
@@ -206,7 +217,13 @@ class Row:
             informative=int(numbers[-1]),
             since_s=numbers[0],
             healthy=(rate_rps, int(replicas)),
+            raised=tuple(raised),
         )
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has it: None if it is infinite."""
+    return round(float(value), DIGITS) if math.isfinite(value) else None
 
 
 def _starting(problem: str, names: Sequence[str] = ()) -> str:

@@ -10,12 +10,14 @@ import time
 from dataclasses import replace
 from unittest import mock
 
+import numpy as np
 import pytest
 from soak import PENDING, TWIN_H, soak, twin_of
 from soak_faults import FAULTS, JOB, NOTHING, faults_of
 from soak_time import VirtualTime
 from soak_world import WORLDS
 
+from faro_lib.policies.learning import Learner
 from faro_ops.controller import brake, loop, steady_capacity
 from faro_ops.controller.job_states import JobStates
 from faro_ops.kube import deployment_metrics
@@ -147,6 +149,20 @@ def test_the_soak_notices_if_a_new_leader_changes_targets(twin):
     faults = ("all controllers are killed",)
     with mock.patch.object(loop, "adopting", with_one_more):
         assert any("the new leader set" in line for line in noted(faults))
+
+
+@pytest.mark.slow
+def test_the_soak_notices_if_a_false_belief_stays(twin):
+    updated = Learner.updated
+
+    def stubborn(learner, jobs, learned, *seen):
+        after = updated(learner, jobs, learned, *seen)
+        is_sure = learned.weight[:, -1:] > 0.9  # (jobs, 1), that it is four times slower
+        return replace(after, weight=np.where(is_sure, learned.weight, after.weight))
+
+    with mock.patch.object(Learner, "updated", stubborn):
+        broken = noted(("a saved belief is the worst",), hours=0.02)
+    assert any("counts as 4.0" in line for line in broken), broken
 
 
 @pytest.mark.slow

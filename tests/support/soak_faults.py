@@ -318,7 +318,9 @@ def believe_the_worst(world: World, job: str) -> None:
     assert stored, f"nothing is saved in the ConfigMap {name}"
     state = json.loads(stored["data"][KEY])
     worst = {"first": len(FACTORS) - 1, "parts": str(PARTS)}
-    state["sections"][SECTION]["jobs"][job] |= worst
+    rows = state["sections"][SECTION]["jobs"]
+    assert job in rows, f"nothing is saved of {job} in the ConfigMap {name}"
+    rows[job] |= worst
     world.put(CONFIGMAP, stored | {"data": stored["data"] | {KEY: json.dumps(state)}})
 
 

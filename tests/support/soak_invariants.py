@@ -32,9 +32,11 @@ befalls by itself.
 13. Messages have one line of at most 1,000 characters; calls of the API server, the journal and the
    kept statistics are bounded.
 14. A job whose evidence is false (EVIDENCE) never has more than one replica less than in the twin,
-   within LAG_S, and BACK_S after the end what it has in the twin. So do the bystanders.
-15. A job about which a false belief was saved (BELIEF) has what it has in the twin BACK_S later.
-16. A job that is really slower (SLOWER) has the replicas that it needs after LEARNED_S.
+   within LAG_S. So do the bystanders. BACK_S after the end, it has what it has in the twin, and its
+   service time is learned again within WRONG.
+15. So is a job about which a false belief was saved (BELIEF), BACK_S later.
+16. A job that is really slower (SLOWER) has the replicas that it needs after LEARNED_S. AFTER_S
+   after the end, it has what it has in the twin, and its service time is learned again.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ AFTER_S = 20 * 60.0  # forecasts use the last 15 minutes
 STATE_S = 2 * TICK_S + 5  # until a board shows what is wrong
 ORDER_S = 2 * TICK_S + 5  # until an order is in force
 BACK_S = 600.0  # after the end of what was false, until the job has what it has in the twin
+WRONG = 0.2  # by which a learned service time may differ from the true one
 WATCHED_S = 300.0  # how much longer it is watched
 LEARNED_S = 720.0  # until it is learned that a service is slower, and the replicas serve
 START_S = RESTART_S + 2 * TICK_S  # until a killed controller has had a tick
@@ -144,7 +147,7 @@ class Trial:
 
     @property
     def back_s(self) -> float:
-        """When the job must have what it has in the twin again."""
+        """When the job must be as before again."""
         if self.fault.changes == BELIEF:
             return self.began_s + START_S + BACK_S
         return self.ended_s + (AFTER_S if self.fault.changes == SLOWER else BACK_S)
@@ -415,6 +418,19 @@ class Invariants:
                 text = f"{job} has {target}, its twin {low} to {high}"
                 self.note(world, f"{trial.fault.name}: {text}", trial)
 
+    def _learned_again(self, world: World, factor: np.ndarray | None) -> None:
+        """The service times of the jobs on trial are known again."""
+        now_s = world.virtual.now_s
+        for job, trial in self.trials.items():
+            # After an outage of the data, there was less to learn from.
+            if factor is None or now_s <= max(trial.back_s, self.lags_until_s):
+                continue
+            self.figures.checks += 1
+            learned = float(factor[world.jobs.index(job)])
+            if not 1 / (1 + WRONG) <= learned <= 1 + WRONG:
+                text = f"the service time of {job} counts as {learned:.2f} times the stated one"
+                self.note(world, f"{trial.fault.name}: {text}", trial)
+
     def _not_failing(self, world: World, job: str, trial: Trial) -> None:
         """The state of a job whose requests have failed goes with the failures."""
         board = world.board()
@@ -444,6 +460,7 @@ class Invariants:
         if np.isfinite(capacity) and step.target.sum() > capacity + 1e-6 and grew.any():
             self.note(world, f"targets {step.target.tolist()} exceed {capacity:g} cores")
         self.plan_reason = dict(zip(world.jobs, step.plan.reason))
+        self._learned_again(world, step.plan.service_factor)
         self._slow_fall(world, step)
         self._right_counts(world, observation)
         fault = self.fault

@@ -52,7 +52,6 @@ from faro_ops.controller.exporter import Exporter
 from faro_ops.controller.job_states import JobStates
 from faro_ops.http import HttpClient, HttpError, HttpTimeout
 from faro_ops.kube import client
-from faro_ops.kube.deployment_metrics import Queries
 from faro_ops.rayserve.statistics import StatsAggregator
 
 NAMESPACE, PLAN = "jobs", "faro"
@@ -71,7 +70,6 @@ ORDERED = "e"  # the job with a standing order of STARTED replicas
 # Queries for what became of requests, and the jobs that have them. Of the others, only what their
 # `requests` and `latency_s` say is known, which count all answers.
 FAILURE_QUERIES = ("failed", "refused", "cancelled")
-KNOWN_QUERIES = tuple(one for one in FAILURE_QUERIES if one in Queries.__slots__)
 KNOW_FAILURES = ("a", "c", "d")
 APART = 10_007  # between the numbers of the requests of two jobs, so that their fates differ
 KEPT_S = 30 * 60  # for which it is remembered what became of requests
@@ -219,7 +217,7 @@ class World:
 
     def knows_failures(self, job: str) -> bool:
         """Whether Faro is told which requests of a job failed."""
-        return len(KNOWN_QUERIES) == len(FAILURE_QUERIES)
+        return True
 
     def accepted(self, job: str) -> float:
         """The share of a job's requests that Faro lets its replicas accept."""
@@ -418,7 +416,7 @@ class DeploymentWorld(World):
                 "ongoing": f"ongoing_{job}[$window]",
             }
             if job in KNOW_FAILURES:
-                queries |= {one: f"{one}_{job}[$window]" for one in KNOWN_QUERIES}
+                queries |= {one: f"{one}_{job}[$window]" for one in FAILURE_QUERIES}
             return common_row(job, self.sizes) | {"deployment": {"name": job, "queries": queries}}
 
         return {job: row(job) for job in self.jobs}
@@ -466,7 +464,7 @@ class DeploymentWorld(World):
         self.note_stages()
 
     def knows_failures(self, job: str) -> bool:
-        return super().knows_failures(job) and job in KNOW_FAILURES
+        return job in KNOW_FAILURES
 
     def serving(self, job: str) -> int:
         one = self.find(DEPLOYMENT, job) or {}
