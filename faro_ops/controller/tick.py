@@ -10,7 +10,8 @@ import numpy as np
 from faro_lib import control
 from faro_lib.control import GuardrailConfig, Late, Memory, Step
 from faro_lib.control.guardrails import Guard, plausible
-from faro_lib.protocol import Observation, Plan, Policy
+from faro_lib.policies.pooled import without_held_pools
+from faro_lib.protocol import MISSING, Observation, Plan, Policy
 from faro_lib.workload import Job, arrays_of
 from faro_ops.controller import brake
 from faro_ops.controller.background import in_thread
@@ -19,7 +20,7 @@ from faro_ops.controller.fitting import with_fitting_orders
 from faro_ops.controller.placement import cut_to_nodes
 from faro_ops.controller.service_times import after_rollouts, with_columns
 from faro_ops.policies.bounds import KEEP_FLOOR
-from faro_ops.policies.held import decide_with_held, jobs_of, with_jobs, without_held_pools
+from faro_ops.policies.held import decide_with_held, jobs_of, with_jobs
 from faro_ops.policies.protocol import LiveObservation, LivePlan, live_observation, live_plan
 
 
@@ -172,6 +173,6 @@ def with_kept_floors(
     """The plan without new floors for jobs whose data is missing or that another client changes."""
     if plan.floor is None:
         return plan
-    stale = now_s - guard.known_s > config.stale_after_s
+    stale = (now_s - guard.known_s > config.stale_after_s) | (np.array(plan.reason) == MISSING)
     kept = (stale & ~guard.leaves()) | contested
     return replace(plan, floor=np.where(kept, KEEP_FLOOR, plan.floor))
