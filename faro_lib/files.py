@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,24 @@ def unpacked(path: str | Path) -> Iterator[Any]:
         return
     with Bounded(gzip.open(path)) as stream:
         yield stream
+
+
+def lines_of(chunks: Iterable[bytes], most_bytes: int) -> Iterator[bytes]:
+    """The complete lines in the chunks of a file or a stream, without the line ends.
+
+    A longer line than `most_bytes` is cut to one byte more than these, so that readers notice.
+
+    >>> list(lines_of([b"1\\n2", b"3\\n45", b"67\\n8"], most_bytes=3))
+    [b'1', b'23', b'4567']
+    """
+    start = bytearray()  # of a line whose end has not been read yet
+    for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        start += first[: most_bytes + 1 - len(start)]
+        if others:
+            yield bytes(start)
+            yield from others[:-1]
+            start = bytearray(others[-1][: most_bytes + 1])
 
 
 def cached_array(key: object, compute: Callable[[], Any]) -> Any:
