@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 MAX_UNPACKED_BYTES = 2 << 30  # of a compressed file that is held in memory
+READ_BYTES = 1 << 24
 
 
 @contextmanager
@@ -48,13 +49,21 @@ class Bounded(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
-        part = self._stream.read(wanted)
+        if size is None or size < 0:
+            return self.readall()
+        part = self._stream.read(min(size, self._left + 1))
         self._left -= len(part)
         if self._left < 0:
             most = MAX_UNPACKED_BYTES / (1 << 30)
             raise TooLarge(f"it unpacks to more than {most:g} GiB; unpack it, and split it")
         return part
+
+    def readall(self) -> bytes:
+        # In parts, because a stream may reserve the memory of all bytes that it is asked for.
+        whole = io.BytesIO()
+        while part := self.read(READ_BYTES):
+            whole.write(part)
+        return whole.getvalue()
 
     def readinto(self, buffer: Any) -> int:
         part = self.read(len(buffer))
