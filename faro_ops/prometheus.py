@@ -53,9 +53,9 @@ class Prometheus:
         """Labels and values per series at evenly spaced Unix times.
 
         A missing sample is NaN, a non-finite one is inf. `within_s` limits the whole request; see
-        `HttpClient.request`. With `of_jobs`, there may be as many series as jobs (`limits`). Raises BadQuery for a rejected query, HttpTimeout if the answer is not
-        complete in time, OSError if nothing answers, and ValueError for a wrong token or server, or
-        for more series than there may be jobs.
+        `HttpClient.request`. Raises BadQuery for a rejected query, HttpTimeout if the answer is not
+        complete in time, OSError if nothing answers, and ValueError for a wrong token or server.
+        With `of_jobs`, more series or samples than jobs may have are a ValueError, too.
         """
         step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
         form = {
