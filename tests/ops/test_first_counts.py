@@ -9,12 +9,12 @@ from faro_lib.forecast import fit
 from faro_lib.policies.factories import PolicyContext, make
 from faro_lib.protocol import FAILED, MISSING
 from faro_lib.workload import Job, Traces
-from faro_ops.controller.expected import expected
-from faro_ops.controller.job_states import FINE, JobStates
-from faro_ops.controller.job_states import MISSING as MISSING_STATE
-from faro_ops.controller.loop import run
-from faro_ops.policies.bounds import KEEP_FLOOR, AsBounds
-from faro_ops.policies.protocol import live_plan
+from faro_ops.operate.limits.bounds import KEEP_FLOOR, AsBounds
+from faro_ops.operate.loop.expected import expected
+from faro_ops.operate.loop.job_states import FINE, JobStates
+from faro_ops.operate.loop.job_states import MISSING as MISSING_STATE
+from faro_ops.operate.loop.loop import run
+from faro_ops.protocol import live_plan
 
 JOBS = tuple(Job(name, service_time_s=0.2, slo_s=1.0) for name in ("one", "two", "late"))
 LATE = 2
