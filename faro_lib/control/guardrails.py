@@ -48,7 +48,8 @@ class GuardrailConfig:
         `Plan.marginal_value_up`, lowest first. If the plan has no such values, the order of the
         jobs applies.
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data
-        is missing if the request count of the last complete minute or the mean latency is NaN.
+        is missing if the request count of the last complete minute or the mean latency is NaN. It
+        applies at once to a job without any count since the start and on training days.
     deadline_s : seconds after which a live loop discards a decision, None for no deadline.
     max_scale_down : largest share of all replicas that a live loop removes within a minute, over
         all jobs; it may always remove one. None for no limit.

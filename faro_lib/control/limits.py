@@ -91,6 +91,7 @@ def missing_data(wanted: Wanted, known: Known) -> Wanted:
     visible, plan = known.visible, wanted.plan
     age_s = visible.now_s - known.guard.known_s
     stale = (age_s > known.config.stale_after_s) | known.guard.waiting
+    stale = stale | (np.array(plan.reason) == protocol.MISSING)  # the policy has no data at all
     if not stale.any():
         return wanted
     safe = fallback(known.config, known.jobs, visible)

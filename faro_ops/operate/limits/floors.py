@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from faro_lib.control.limits import Known, Wanted
+from faro_lib.protocol import MISSING
 from faro_ops.operate.limits.bounds import KEEP_FLOOR
 from faro_ops.protocol import live_observation, live_plan
 
@@ -15,7 +16,7 @@ def old_floors(wanted: Wanted, known: Known) -> Wanted:
     if plan.floor is None:
         return wanted
     age_s = known.observation.now_s - known.guard.known_s
-    stale = age_s > known.config.stale_after_s
+    stale = (age_s > known.config.stale_after_s) | (np.array(plan.reason) == MISSING)
     kept = (stale & ~known.left) | known.contested
     return replace(wanted, plan=replace(plan, floor=np.where(kept, KEEP_FLOOR, plan.floor)))
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from faro_lib.control.limits import Known, Wanted
 from faro_lib.policies.loops import LoopState
+from faro_lib.policies.pooled import without_held_pools
 from faro_lib.protocol import HOLD, Plan, Policy
-from faro_lib.workload import Job, arrays_of, pools_of
+from faro_lib.workload import Job, arrays_of
 from faro_ops.operate.limits.authority import ADVISE, FULL, AuthorityState, limited_jobs
 from faro_ops.operate.limits.bounds import KEEP_FLOOR
 from faro_ops.operate.limits.kept import kept_by_others
@@ -52,16 +53,9 @@ def with_held(plan: Plan, observation: LiveObservation, held: np.ndarray) -> Pla
 
 
 def held_pools(wanted: Wanted, known: Known) -> Wanted:
-    """A pool with a job that others scale, or that is held, keeps the models of its replicas.
-
-    The job shares these replicas.
-    """
-    plan, held = wanted.plan, kept_by_others(known)
-    if not plan.placement or not held.any():
-        return wanted
-    kept = {pool.name for pool in pools_of(known.jobs) if held[list(pool.jobs)].any()}
-    free = {name: one for name, one in plan.placement.items() if name not in kept}
-    return replace(wanted, plan=replace(plan, placement=free or None))
+    """A pool with a job that others scale, or that is held, keeps the models of its replicas."""
+    plan = without_held_pools(known.jobs, wanted.plan, kept_by_others(known))
+    return replace(wanted, plan=plan)
 
 
 def jobs_of(state: Any) -> tuple[Job, ...] | None:
