@@ -314,14 +314,12 @@ class _CapacitySearch:
         return enough
 
     def suffices(self, size: int) -> bool:
-        """Whether `size` suffices in every run; ends at the first other, which then comes first."""
-        for run in self.runs:
-            if not self.suffices_in(run, size):
-                self.runs.remove(run)
-                self.runs.insert(0, run)
-                return False
+        """Whether `size` suffices in every run; ends at the first in which it does not."""
+        replayed = self.results.setdefault(size, {})
+        known_first = sorted(self.runs, key=lambda run: run not in replayed)
+        enough = all(self.suffices_in(run, size) for run in known_first)
         self._hardest_first(size)
-        return True
+        return enough
 
     def replay_all(self, size: int) -> None:
         """Replay every run at `size`."""
@@ -330,17 +328,27 @@ class _CapacitySearch:
         self._hardest_first(size)
 
     def _hardest_first(self, size: int) -> None:
-        """Order the runs by their worst job at a capacity at which all were replayed."""
+        """Order the runs: by the largest capacity that failed, then by the worst job at `size`."""
         limits = np.maximum(self.accepted, 1e-12)
         of_size = self.results[size]
-        self.runs.sort(key=lambda run: -(of_size[run].rates / limits).max())
+
+        def hardness(run: _Run) -> tuple[int, float]:
+            failed = [n for n, of_n in self.results.items() if run in of_n and self._fails(run, n)]
+            share = (of_size[run].rates / limits).max() if run in of_size else 0.0
+            return max(failed, default=0), share
+
+        self.runs.sort(key=hardness, reverse=True)
 
     def suffices_in(self, run: _Run, size: int) -> bool:
         """Whether every job's violation rate in this run is accepted."""
         of_size = self.results.setdefault(size, {})
         if run not in of_size:
             of_size[run] = self._replay(run, size)
-        return bool((of_size[run].rates <= self.accepted).all())
+        return not self._fails(run, size)
+
+    def _fails(self, run: _Run, size: int) -> bool:
+        """Whether a job has more late requests than accepted in this run, replayed before."""
+        return bool((self.results[size][run].rates > self.accepted).any())
 
     def _replay(self, run: _Run, size: int) -> _Result:
         model, jobs = self.serving_model, run.workload.jobs

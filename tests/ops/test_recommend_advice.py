@@ -354,6 +354,17 @@ def test_most_capacities_that_do_not_suffice_are_replayed_only_once(monkeypatch)
     assert len(replays) == 3 + 5 + 2 + 2  # at 20, a bisection, at 15 with others, and below
 
 
+def test_a_replay_that_failed_remains_the_first_to_be_tried(monkeypatch):
+    """With 16 cores or more, the third seed has the fewest late requests; with fewer, it fails."""
+    late = (0.005, 0.004, 0.0)
+    curve, replays = searched(
+        monkeypatch, lambda cores, seed: 0.5 if cores < (2, 2, 16)[seed] else late[seed]
+    )
+    assert required_cores(curve) == 16
+    half = [seed for cores, seed in replays if cores == 8]
+    assert half == [2]
+
+
 def test_a_given_capacity_has_the_worst_of_all_replays(monkeypatch):
     """It stands beside the fixed replicas, which have the worst of all replays, too."""
     day = Workload((Job("a"),), np.zeros((1, 5), int)), SimpleNamespace(name="another")
