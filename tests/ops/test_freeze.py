@@ -246,20 +246,6 @@ class TestTheCommandWithAJournal:
         assert cli.main(["freeze", "--journal", str(path)]) == 0
         assert len(self.orders(path)) == 1
 
-    @pytest.mark.parametrize(
-        ("words", "told"),
-        [
-            ((), "faro freeze needs one of --journal and --plan"),
-            (("--journal", "j", "--plan", "n/p"), "needs one of --journal and --plan"),
-            (("--journal", "typo"), "typo: no such file; expected a journal of `faro run`"),
-        ],
-    )
-    def test_a_mistake_is_one_line(self, capsys, words, told):
-        assert cli.main(["freeze", *words]) == 2
-        message = capsys.readouterr().err
-        assert told in message
-        assert message.count("\n") == 1
-
 
 class TestTheCommandWithAPlan:
     @pytest.fixture

@@ -562,29 +562,6 @@ def test_new_settings_are_used_although_ray_is_away():
             assert cluster_of(settings).jobs == JOBS
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["x", "--replicas", "2"], "job='x' is not in"),
-        (["a"], "needs one of --replicas"),
-        (["a", "--replicas", "2", "--freeze"], "needs one of"),
-        (["a", "--load", "0"], "load=0.0"),
-        (["a", "--load", "2", "--until", "25:00"], "time='25:00' must read HH:MM"),
-        (
-            ["a", "--load", "2", "--from", "2030-01-02", "--until", "2030-01-01"],
-            "ends before it begins",
-        ),
-    ],
-)
-def test_faro_set_refuses_a_mistake_in_one_line(tmp_path, capsys, arguments, told):
-    run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=tmp_path / "j")
-    assert cli.main(["set", *arguments, "--journal", str(tmp_path / "j")]) == 2
-    message = capsys.readouterr().err
-    assert told in message
-    assert message.count("\n") == 1
-    assert not path_of(tmp_path / "j").exists()
-
-
 def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(tmp_path, capsys):
     run(Still(), Wanting([4, 1]), JOBS, 15.0, journal=tmp_path / "j")
     assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--freeze"]) == 0
