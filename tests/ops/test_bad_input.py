@@ -16,8 +16,8 @@ from test_controller_lifecycle import Still
 from faro_lib.workload import Job
 from faro_ops import cli
 from faro_ops.cli.controller import table_reader
-from faro_ops.controller.loop import run
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.loop.loop import run
+from faro_ops.operate.rayserve.spec import serve_specs
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
