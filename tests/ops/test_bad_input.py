@@ -8,10 +8,9 @@ import shlex
 
 import pytest
 from checkouts import ROOT
-from live_things import JOBS, Wanting
+from live_things import JOBS, Still, Wanting
 from messages import assert_one_line
 from request_logs import requests_of
-from test_controller_lifecycle import Still
 
 from faro_lib.workload import Job
 from faro_ops import cli

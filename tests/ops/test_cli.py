@@ -115,8 +115,7 @@ def test_a_clock_time_names_the_last_decision_before_it(tmp_path, capsys):
     from datetime import datetime
 
     from journal_things import edit
-    from live_things import JOBS, Wanting
-    from test_controller_lifecycle import Still
+    from live_things import JOBS, Still, Wanting
 
     from faro_ops.operate.loop.loop import run
 

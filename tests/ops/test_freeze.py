@@ -8,9 +8,8 @@ import time
 import numpy as np
 import pytest
 from kube_things import FaroPlanApi
-from live_things import JOBS, FakeRay, Wanting
+from live_things import JOBS, FakeRay, Still, Wanting
 from observations import observed
-from test_controller_lifecycle import Still
 from test_kube_ceilings import Server, cluster_on
 from waiting import until
 

@@ -13,9 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from kube_things import FaroPlanApi
-from live_things import JOBS, FakeRay, Wanting
+from live_things import JOBS, FakeRay, Still, Wanting
 from observations import observed
-from test_controller_lifecycle import Still
 from waiting import until
 
 from faro_lib import forecast
