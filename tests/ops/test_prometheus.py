@@ -186,7 +186,7 @@ def stub():
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     Answers.asked_as, Answers.elsewhere = [], False
     Answers.url = f"http://127.0.0.1:{server.server_port}"
     yield Answers

@@ -131,7 +131,7 @@ class FakeRay:
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.handle_error = lambda *_: None  # a client that stopped waiting
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
