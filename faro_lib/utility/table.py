@@ -159,7 +159,7 @@ def build_table(
     effective = value.copy()
     drop = np.zeros(value.shape)
     saturated = kernels.fill(
-        rates_rps * arrays.busy_s[:, None, None],
+        np.ascontiguousarray(rates_rps * arrays.busy_s[:, None, None]),  # compiled once
         warm,
         cold,
         running,
