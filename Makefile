@@ -61,7 +61,7 @@ test-fast: compiled
 # One process compiles, beside the linters, what all processes of the tests would compile at the same time: numba keeps it beside
 # the modules.
 compiled: $(READY)
-	PYTHONPATH=tests/lib:tests/support python -c "import test_uncompiled; test_uncompiled.world()" >/dev/null
+	PYTHONPATH="tests/lib:tests/support:$$PYTHONPATH" python -c "import test_uncompiled; test_uncompiled.world()" >/dev/null
 
 # The gate is in pyproject.toml. Compiled functions show no lines, so a small world runs uncompiled first.
 COV = --cov=faro_lib --cov=faro_ops --cov-config=pyproject.toml

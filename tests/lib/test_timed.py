@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from faro_lib.workload import Job
-from faro_lib.workload.readers import read_csv
+from faro_lib.workload.readers import read_counts, read_csv
 from faro_lib.workload.timed import minutes_of
 from faro_ops.advise.sources.load_history import _days, history_from_csv
 from faro_ops.cli.model import Source
@@ -243,3 +243,18 @@ def test_a_query_that_does_not_count_a_minute_is_refused_with_the_right_one(wron
 )
 def test_a_query_that_may_count_a_minute_is_accepted(query):
     check_counts_query(query)
+
+
+def test_a_millisecond_among_unix_seconds_is_told():
+    times = pd.Series([1_700_000_040, 1_700_000_100_000])
+    with pytest.raises(ValueError, match=r"1700000100000 is after .* it looks like milliseconds"):
+        minutes_of(times, "counts.csv")
+
+
+def test_a_table_with_a_missing_timestamp_is_refused_in_a_line(tmp_path):
+    path = tmp_path / "counts.parquet"
+    counts = table(1, jobs=("a",))
+    counts.loc[3, "time"] = pd.NaT
+    counts.to_parquet(path)
+    with pytest.raises(ValueError, match=r"counts\.parquet: .*\(a time is missing\)"):
+        read_counts(path)

@@ -292,9 +292,10 @@ FILES = {
             "there is no complete day from midnight to midnight",
         ),
         (
-            "time,job,requests\n60,a,5\n9000000000,a,5\n",
-            "time covers 104166 days; at most 366 are accepted",
+            "time,job,requests\n60,a,5\n4000000000,a,5\n",
+            "time covers 46296 days; at most 366 are accepted",
         ),
+        ("time,job,requests\n60,a,5\n9000000000,a,5\n", "9000000000 is after the year 2100"),
         (
             "time,job,requests\n0,a,5\n60,a,5\n86400,a,5\n",
             "1970-01-01T00:02 is missing for job 'a'",
