@@ -23,7 +23,6 @@ from faro_ops.cli.shadow import shadow
 from faro_ops.cli.simulate import simulate
 from faro_ops.cli.trust import trust
 from faro_ops.errors import message_of, one_line
-from faro_ops.moved import hint
 
 # Options that were renamed: old name -> new name.
 RENAMED = {
@@ -85,7 +84,7 @@ def exit_status(arguments: list[str] | None = None) -> int:
         if text is None:  # not a user's error but a bug in Faro: keep the traceback
             raise
     text = text.removeprefix("config: ")
-    print(one_line(f"faro: {text}{hint(text)}"), file=sys.stderr)
+    print(one_line(f"faro: {text}"), file=sys.stderr)
     return 2
 
 

@@ -21,7 +21,7 @@ from faro_lib import forecast
 from faro_lib.control import GuardrailConfig
 from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
-from faro_lib.protocol import DRIFT_CORRECTED, FAILED
+from faro_lib.protocol import DRIFT_CORRECTED, FAILED, HOLD, MISSING
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
@@ -456,8 +456,9 @@ def test_jobs_without_history_hold_until_a_minute_of_counts_is_known(day, contex
         on_step=recorder,
         on_failure=recorder.failed,
     )
-    assert recorder.steps[0].plan.reason == (FAILED, FAILED)
+    assert set(recorder.steps[0].plan.reason) <= {HOLD, MISSING}
     assert (recorder.steps[0].target == 1).all()
+    assert FAILED not in {reason for reason, _ in recorder.failures}
     assert "planned" in {why for step in recorder.steps for why in step.plan.reason}
 
 

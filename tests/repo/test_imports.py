@@ -43,7 +43,6 @@ ORDER = {
         *(
             "errors",
             "files",
-            "moved",
             "jobs_table",
             "request_deadline",
             "http",
@@ -73,8 +72,6 @@ MODULES = {
     for place, folder in FOLDERS.items()
     for path in sorted(folder.rglob("*.py"))
 }
-# Its strings are the new places of old modules, for error messages.
-NAMES_PLACES = "faro_ops.moved"
 PATH_IN_A_STRING = re.compile(rf"({'|'.join(FOLDERS)})(\.\w+)+(:\w+)?")
 
 
@@ -115,8 +112,6 @@ def names_imported_by(module: str) -> frozenset[str]:
 
 
 def modules_imported_by(module: str) -> set[str]:
-    if module == NAMES_PLACES:
-        return set()
     return {module_of(name) for name in names_imported_by(module)} - {"", module}
 
 

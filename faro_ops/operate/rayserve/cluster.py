@@ -19,7 +19,6 @@ from faro_lib.protocol import SharingCluster
 from faro_lib.workload import Job, Placement
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.http import HttpClient, Unauthorized
-from faro_ops.moved import moved
 from faro_ops.operate.limits.steady_capacity import VANISHED, SteadyCapacity
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
@@ -138,14 +137,12 @@ class RayServeCluster(SharingCluster):
 
         Raises ValueError if a step fails.
         """
-        answer: dict[str, Any] = {}
         try:
-            answer = _mapping_at(self._ray, APPLICATIONS)
+            _mapping_at(self._ray, APPLICATIONS)
             _mapping_at(self._http, f"{STATS_ROUTE}?since={int(time.time())}")
         except OSError as error:
             places = f"{self._ray.address} and {self._http.address}"
-            problem = _moved_application(answer) or f"no Ray Serve at {places}: {error}"
-            raise ValueError(problem) from None
+            raise ValueError(f"no Ray Serve at {places}: {error}") from None
         try:
             self.renew_lease(self._lease is not None and self._lease.force)
         except OSError as error:
@@ -488,15 +485,3 @@ def _mapping_at(server: HttpClient, path: str) -> dict[str, Any]:
         problem = "is answered, but not by Ray Serve and Faro"
         raise OSError(f"{server.address}{path} {problem}")
     return answer
-
-
-def _moved_application(answer: dict[str, Any]) -> str | None:
-    """Why an application does not run whose configuration was written for an older Faro, if any."""
-    for name, state in answer.get("applications", {}).items():
-        if not isinstance(state, dict):
-            continue
-        configured = state.get("deployed_app_config") or {}
-        problem = moved(configured.get("import_path", ""))
-        if problem and state.get("status") != "RUNNING":
-            return f"application {name!r}: {problem}"
-    return None

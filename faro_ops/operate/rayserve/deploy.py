@@ -9,7 +9,6 @@ import numpy as np
 
 from faro_lib.workload import Job, pools_of
 from faro_ops.http import BUSY_RETRY_S, HttpClient
-from faro_ops.moved import new_path
 from faro_ops.operate.rayserve import gateway, replica
 from faro_ops.operate.rayserve.pools import pool_configuration
 from faro_ops.operate.rayserve.spec import STATS_APPLICATION, ServeSpec
@@ -105,10 +104,10 @@ def merged(
 
 
 def _is_ours(configured: dict[str, Any]) -> bool:
-    """Whether a configured application is Faro's, also if an older version of Faro deployed it."""
+    """Whether a configured application is Faro's."""
     path = configured.get("import_path") or ""
     ours = tuple(f"{module.__name__}:" for module in (replica, gateway))
-    return (new_path(path) or path).startswith(ours)
+    return path.startswith(ours)
 
 
 def deploy(

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faro_ops.moved import moved
 from faro_ops.operate.rayserve.authentication import read_token
 from faro_ops.operate.rayserve.clock_offset import FollowingClock
 from faro_ops.operate.rayserve.placements import Placements
@@ -221,8 +220,6 @@ def load_model(path: str) -> Callable[..., Any]:
     """
     if path.count(":") != 1:
         raise ValueError(f"import_path={path!r} must read package.module:Name")
-    if problem := moved(path):
-        raise ValueError(problem)
     try:
         return pkgutil.resolve_name(path)
     except AttributeError:

@@ -9,7 +9,6 @@ from faro_lib.errors import nearest
 from faro_lib.workload import Job, Pool, pools_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
-from faro_ops.moved import moved
 from faro_ops.operate.rayserve import models
 
 # A replica is not emulated if concurrency can lengthen service times by more than this share.
@@ -64,8 +63,6 @@ class ServeSpec:
         self._check("route", f"be a slash and a name of {ACCEPTED}", bool(is_path))
         has_class = str(self.import_path).count(":") == 1
         self._check("import_path", "read package.module:Class", has_class)
-        if problem := moved(self.import_path):
-            raise ValueError(f"serve of {self.application!r}: {problem}")
 
     def _check(self, name: str, accepted: str, holds: bool) -> None:
         if not holds:
