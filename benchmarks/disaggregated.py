@@ -25,13 +25,13 @@ from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.simulate import draw
 from faro_lib.simulate.measure import measure
+from faro_lib.simulate.roles import ClusterApart
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous, Disaggregated, replica_of
 from faro_lib.workload.shares import fair_share
-from faro_ops.apart import ClusterApart
-from faro_ops.pairs import with_pairs
+from faro_ops.recommend.pairs import with_pairs
 from faro_ops.recommend.recommendation import LIVE
 from studies.chunked import chunked_latency_s
 from studies.disaggregated import Requests, apart_latency_s, disaggregated, pooled_latency_s
@@ -196,8 +196,8 @@ def solved(load: float) -> Iterator[dict]:
 def with_roles(mix: Mix, replicas: int) -> Iterator[dict]:
     """A row for each load, judged seed and choice of the pair: for each rate, or one for all.
 
-    The pair for all rates sustains the largest rate on the training seeds, as `faro_ops.pairs`
-    takes it. Settings are the defaults.
+    The pair for all rates sustains the largest rate on the training seeds, as
+    `faro_ops.recommend.pairs` takes it. Settings are the defaults.
     """
     kind = disaggregated(mix.replica, FAST)
     capacity_rps = replicas * mix.replica.capacity_rps(1.0)

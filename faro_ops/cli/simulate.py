@@ -58,12 +58,12 @@ def simulate(
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
+    from faro_lib.simulate.roles import ClusterApart
     from faro_lib.workload.readers import is_table
     from faro_lib.workload.shares import at_least_one_each
-    from faro_ops.apart import ClusterApart
     from faro_ops.checks import check_none_learns, learners, over_the_router
-    from faro_ops.pairs import with_pairs
     from faro_ops.recommend.load_history import read_workload, tell_counts
+    from faro_ops.recommend.pairs import with_pairs
 
     if posterior and forecaster not in ("bayes", "auto"):
         raise ValueError(

@@ -15,9 +15,9 @@ from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, Disaggregated
 from faro_lib.workload.shares import at_least_one_each
 from faro_ops.checks import over_the_router
-from faro_ops.pairs import with_pairs
 from faro_ops.recommend.advice import Advice, advise
 from faro_ops.recommend.load_history import MIN_HISTORY_MINUTES, History
+from faro_ops.recommend.pairs import with_pairs
 from faro_ops.recommend.replay import Replay, days_to_replay, replay_of
 from faro_ops.recommend.savings import Saving, groups, savings
 from faro_ops.recommend.suspicions import overloads, silences

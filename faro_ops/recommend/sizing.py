@@ -13,11 +13,11 @@ from faro_lib.policies import Policy
 from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.draws import uniform_arrivals
+from faro_lib.simulate.roles import ClusterApart
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.shares import fair_share
-from faro_ops.apart import ClusterApart
 
 # Name, SLO violation rate and accepted rate of the job with the largest ratio of these two rates.
 WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]

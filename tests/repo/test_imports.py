@@ -40,8 +40,8 @@ ORDER = {
         *("experiments", "figures"),
     ],
     "faro_ops": [
-        *("errors", "files", "moved", "figure_page", "jobs_table", "checks", "apart"),
-        *("pairs", "request_deadline", "http", "prometheus", "memory", "policies", "controller"),
+        *("errors", "files", "moved", "figure_page", "jobs_table", "checks"),
+        *("request_deadline", "http", "prometheus", "memory", "policies", "controller"),
         *("calibrate", "rayserve", "kube", "arena", "recommend", "cli"),
     ],
 }

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from plain_steps import APART, STEPS, Plain, latency_of, whole_prompts
 
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
+from faro_lib.simulate.roles import ClusterApart
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Disaggregated
-from faro_ops.apart import ClusterApart
 from studies.disaggregated import Requests
 
 KIND = Disaggregated(**STEPS, **APART, prefill=(0, 1, 1, 2))

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.simulate import Draws, SimulatedCluster
 from faro_lib.simulate.apart import limited_latency_s
+from faro_lib.simulate.cluster import SimulatedCluster
+from faro_lib.simulate.draws import Draws
 from faro_lib.simulate.events import Requests, Station
 from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, pools_of
