@@ -25,7 +25,6 @@ from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.simulate import draw
 from faro_lib.simulate.measure import measure
-from faro_lib.simulate.roles import ClusterApart
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import MINUTE_S
@@ -261,7 +260,6 @@ def day(path: Path) -> None:
             [draw(workload, seed, router=None) for seed in trial_seeds(TRIALS)],
             serving_model=LIVE,
             initial=fair_share(jobs, capacity),
-            make_cluster=ClusterApart,
         )
         for trial in trials:
             running = np.mean(trial.run.decisions.running, axis=0)

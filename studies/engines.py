@@ -93,13 +93,13 @@ class EngineCluster(SimulatedCluster):
 
     def observe(self) -> EngineObservation:
         usual = super().observe()
-        serving, kinds = self._serving, self._serving.kinds
+        serving, kinds = self._serving.own, self._serving.kinds
         assert kinds is not None  # because the replicas are continuous
         station = serving.station
         inside = station.inside.sum(axis=1)
         in_queue = station.waiting_count + (station.held >= 0)
         in_use, busy = np.zeros((2, len(self._cache_tokens)))
-        for job, slots in enumerate(serving._active):
+        for job, slots in enumerate(serving.active):
             in_service = kinds.serving[job, slots]
             busy[job] = np.count_nonzero(in_service)
             for slot, count in zip(slots, in_service):

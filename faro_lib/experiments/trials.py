@@ -15,7 +15,7 @@ from faro_lib.metrics.measures import summarize
 from faro_lib.policies import Policy, PolicyContext
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import TRIAL_SEEDS, Draws, Run, ServingModel, draw, simulate
-from faro_lib.simulate.cluster import PAPER, SimulatedCluster
+from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload
 
@@ -92,7 +92,6 @@ def run_trials(
     serving_model: ServingModel = PAPER,
     initial: np.ndarray | None = None,
     report: Report | None = None,
-    make_cluster: type[SimulatedCluster] = SimulatedCluster,
 ) -> Iterator[Trial]:
     """Run every policy on the same requests, trial by trial, on `capacity` cores.
 
@@ -110,7 +109,6 @@ def run_trials(
                     draws=of_trial,
                     serving_model=serving_model,
                     initial=initial,
-                    make_cluster=make_cluster,
                 )
             if report:
                 found = summarize(run)

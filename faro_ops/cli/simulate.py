@@ -58,7 +58,6 @@ def simulate(
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
-    from faro_lib.simulate.roles import ClusterApart
     from faro_lib.workload.readers import is_table
     from faro_lib.workload.shares import at_least_one_each
     from faro_ops.checks import check_none_learns, learners, over_the_router
@@ -108,7 +107,6 @@ def simulate(
                     capacity,
                     trial_seeds(1)[0],
                     on_step=draw,
-                    make_cluster=ClusterApart,
                 )
     runs = run_trials(
         day,
@@ -116,7 +114,6 @@ def simulate(
         capacity,
         trial_draws(day, trials),
         report=say,
-        make_cluster=ClusterApart,
     )
     summary = pd.DataFrame([trial.key | summarize(trial.run) for trial in runs])
     if as_json:

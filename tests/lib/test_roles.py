@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from plain_steps import APART, STEPS, Plain, latency_of, whole_prompts
 
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
-from faro_lib.simulate.roles import ClusterApart
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Disaggregated
@@ -36,8 +35,8 @@ def drawn(jobs: tuple[Job, ...], per_min: int, model: ServingModel) -> tuple[Wor
     return workload, draw(workload, 7, router=model.router)
 
 
-def cluster_of(workload, draws, initial, model) -> ClusterApart:
-    return ClusterApart(workload, draws, 20.0, np.array(initial), model)
+def cluster_of(workload, draws, initial, model) -> SimulatedCluster:
+    return SimulatedCluster(workload, draws, 20.0, np.array(initial), model)
 
 
 @pytest.mark.parametrize("dispatch", MODELS)
@@ -66,7 +65,7 @@ def test_a_single_replica_does_both():
     np.testing.assert_allclose(cluster.latency_s, other.latency_s, rtol=1e-9)
 
 
-def scaled(cluster: ClusterApart, targets: dict[float, int], step_s: float) -> None:
+def scaled(cluster: SimulatedCluster, targets: dict[float, int], step_s: float) -> None:
     """Advance in steps to the end, and set the target of the first job at some times."""
     now_s = 0.0
     while now_s < 240:

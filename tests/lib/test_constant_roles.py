@@ -1,4 +1,4 @@
-"""The kind `disaggregated`: prefill and decode replicas, against a plain simulation."""
+"""Constant prefill and decode replicas (kind `disaggregated`), against a plain simulation."""
 
 from __future__ import annotations
 
@@ -145,17 +145,14 @@ def test_more_replicas_than_were_listed_keep_the_last_share():
         assert all(number < n for n, number in enumerate(numbers, 1))
 
 
-def test_replicas_that_come_and_go_are_refused_with_a_clear_line():
-    jobs = (Job("chat", replica=KIND),)
-    workload = Workload(jobs, np.array([[3]]))
-    refused = "job 'chat': replicas of kind disaggregated that come and go are not simulated"
-    with pytest.raises(ValueError, match=refused):
-        SimulatedCluster(workload, draw(workload, 1), 2.0, np.array([2]))
-
-
 def test_replicas_without_their_roles_are_refused_with_a_clear_line():
-    with pytest.raises(ValueError, match=r"the prefill replicas of 1, 2, 3, .* is missing"):
-        measure((Job("a", replica=replace(KIND, prefill=())),), (2,), requests=300)
+    jobs = (Job("a", replica=replace(KIND, prefill=())),)
+    missing = r"the prefill replicas of 1, 2, 3, .* is missing"
+    with pytest.raises(ValueError, match=missing):
+        measure(jobs, (2,), requests=300)
+    workload = Workload(jobs, np.array([[3]]))
+    with pytest.raises(ValueError, match=missing):
+        SimulatedCluster(workload, draw(workload, 1), 2.0, np.array([2]))
 
 
 def test_they_cannot_be_shared():
