@@ -33,10 +33,10 @@ import yaml
 
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.log_traces import with_bursts
 from faro_lib.workload.replicas import Continuous, mapping_of, replica_of
+from faro_lib.workload.request_log import TIME, read_request_log
 from faro_ops.advise.profile.load_generator import OUTCOMES, SERVED, Script, Sent
-from faro_ops.advise.sources.load_history import with_bursts
-from faro_ops.advise.sources.request_log import TIME, read_request_log
 from faro_ops.operate.memory import journal
 from faro_ops.operate.rayserve.backend import Endpoint, serving
 from faro_ops.operate.rayserve.spec import ServeSpec, serve_specs

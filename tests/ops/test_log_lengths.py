@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from faro_lib.workload import Job
+from faro_lib.workload.log_lengths import MIN_REQUESTS, lengths_of, with_lengths
+from faro_lib.workload.log_traces import read_workload
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import Continuous
+from faro_lib.workload.request_log import read_request_log
 from faro_ops.advise.calibrate import tokens_of
-from faro_ops.advise.sources.load_history import history_from_csv, read_workload
-from faro_ops.advise.sources.log_lengths import MIN_REQUESTS, lengths_of, with_lengths
-from faro_ops.advise.sources.request_log import read_request_log
+from faro_ops.advise.sources.load_history import history_from_csv
 from faro_ops.cli.model import Source
 from studies.traces import write_jobs
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.allocate import OBJECTIVES
+from faro_lib.experiments.checks import over_the_router
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
@@ -14,7 +15,6 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, Disaggregated
 from faro_lib.workload.shares import at_least_one_each
-from faro_ops.advise.checks import over_the_router
 from faro_ops.advise.recommend.advice import Advice, advise
 from faro_ops.advise.recommend.pairs import with_pairs
 from faro_ops.advise.recommend.replay import Replay, days_to_replay, replay_of

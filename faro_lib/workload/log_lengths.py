@@ -11,7 +11,7 @@ import numpy as np
 
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import SHARES, Continuous
-from faro_ops.advise.sources.request_log import RequestLog
+from faro_lib.workload.request_log import RequestLog
 
 MIN_REQUESTS = 200  # fewer requests of a job say little about its long prompts
 
