@@ -213,6 +213,18 @@ def test_the_simulator_loads_at_most_40_of_our_modules_and_none_of_an_operator()
     assert len(loaded) <= 40, sorted(loaded)
 
 
+def test_a_simulated_pool_needs_nothing_of_faro_ops_but_the_commands(tmp_path):
+    jobs, counts = tmp_path / "jobs.yaml", tmp_path / "counts.csv"
+    jobs.write_text("\n".join(f"- {{job: {j}, pool: p, models_per_replica: 2}}" for j in "ab"))
+    counts.write_text("minute,job,requests\n0,a,60\n0,b,60\n")
+    tables = ["--workload", str(counts), "--jobs", str(jobs), "--capacity", "4"]
+    options = ["simulate", *tables, "--policy", "FairShare"]
+    command = f"from faro_ops.cli import main\nassert main({options}) == 0"
+    loaded = loaded_by(command) - loaded_by("import faro_ops.cli.app")
+    assert "faro_lib.simulate.pools" in loaded
+    assert {module for module in loaded if place_of(module) == "faro_ops"} == set()
+
+
 @pytest.mark.parametrize(
     "module",
     ["faro_lib", "faro_pipeline.settings", "faro_lib.workload", "faro_pipeline", "faro_ops.cli"],
