@@ -15,7 +15,7 @@ from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Disaggregated
 from faro_ops.apart import ClusterApart
-from studies.disaggregated import Requests
+from studies.disaggregated.world import Requests
 
 KIND = Disaggregated(**STEPS, **APART, prefill=(0, 1, 1, 2))
 CHAT = Job("chat", replica=KIND, cold_start_s=5.0, min_replicas=0)

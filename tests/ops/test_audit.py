@@ -26,7 +26,7 @@ from faro_ops.recommend.backcast import (
 )
 from faro_ops.recommend.records import records_from_csv, records_of
 from faro_ops.recommend.sizing import uniform_draws
-from studies.traces import write_jobs
+from studies.traces.files import write_jobs
 
 
 def table_of(world: worlds.World, records) -> pd.DataFrame:

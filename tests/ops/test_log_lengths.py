@@ -14,7 +14,7 @@ from faro_ops.cli.model import Source
 from faro_ops.recommend.load_history import history_from_csv, read_workload
 from faro_ops.recommend.log_lengths import MIN_REQUESTS, lengths_of, with_lengths
 from faro_ops.recommend.request_log import read_request_log
-from studies.traces import write_jobs
+from studies.traces.files import write_jobs
 
 REPLICA = Continuous(0.02, 0.001, 1e-4, 16, 50, 200, prompt_cv=1.0, slo_on="first_token")
 CHAT = Job("chat", slo_s=1.0, model="own", replica=REPLICA)

@@ -21,7 +21,7 @@ from faro_ops.controller import loop
 from faro_ops.controller.journal import read
 from faro_ops.recommend.records import records_from_journal
 from faro_ops.recommend.shadow import plan_scores
-from studies.traces import write_jobs
+from studies.traces.files import write_jobs
 
 MINUTES = 130
 
