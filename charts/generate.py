@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from faro_ops.kube.manifests import ManifestSpec, Workers, hash_of, render
+from faro_ops.operate.kube.manifests import ManifestSpec, Workers, hash_of, render
 
 FILES = (
     "rbac.yaml",

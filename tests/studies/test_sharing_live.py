@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faro_ops.rayserve.spec import BINDINGS, LATE
+from faro_ops.operate.rayserve.spec import BINDINGS, LATE
 from studies.live.sharing import (
     PLACEMENTS,
     SHARED,

@@ -14,7 +14,7 @@ import time
 import numpy as np
 from reference_services import SERVICES, found, profiled
 
-from faro_ops.calibrate import calibrate
+from faro_ops.advise.calibrate import calibrate
 from studies.tables.wording import markdown_lines
 
 COLUMNS = (
