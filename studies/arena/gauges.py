@@ -1,7 +1,7 @@
 """Autoscalers that read the gauges of language-model engines, and what can be tuned of them.
 
 The entries of the arena's scenario llm-10-v1 (`llm_*.py` in this folder) have the settings that
-`python benchmarks/llm_world.py --tune` chose with the public seed.
+`python -m studies.arena.llm_world --tune` chose with the public seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ from typing import Any
 
 from faro_lib import forecast
 from faro_lib.policies import Policy, PolicyContext, RayServe
-from studies.llm_rivals import LLM_RIVALS, PREDICTORS, DynamoPlanner, GaugeHPA
-from studies.rivals import Rival
+from studies.llm.rivals import LLM_RIVALS, PREDICTORS, DynamoPlanner, GaugeHPA
+from studies.rivals.autoscalers import Rival
 
 
 def keda_waiting(context: PolicyContext, **options: Any) -> Policy:

@@ -20,7 +20,7 @@ from faro_lib.workload.replicas import (
     mapping_of,
     replica_of,
 )
-from studies.disaggregated import Requests, apart_latency_s
+from studies.disaggregated.world import Requests, apart_latency_s
 
 WEIGHT = STEPS["per_token_weight"]
 KIND = Disaggregated(**STEPS, **KNEES, **APART, prefill=(0, 1, 2))

@@ -14,7 +14,7 @@ from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Disaggregated
-from studies.disaggregated import Requests
+from studies.disaggregated.world import Requests
 
 KIND = Disaggregated(**STEPS, **APART, prefill=(0, 1, 1, 2))
 CHAT = Job("chat", replica=KIND, cold_start_s=5.0, min_replicas=0)

@@ -103,7 +103,7 @@ def test_the_command_of_a_figure_is_the_same_in_each_run(tmp_path):
     target = "results/synthetic/figures/captions-arena.json"
     done = checkout.snakemake("--dry-run", "--printshellcmds", "--", target)
     said = done.stdout + done.stderr
-    (command,) = re.findall(r"faro_pipeline draw studies.figures.arena .*", said)
+    (command,) = re.findall(r"faro_pipeline draw studies.arena.figures .*", said)
     assert " data/arena/Mine.json " in command
     assert "runtime-cache" not in command
 

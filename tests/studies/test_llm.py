@@ -12,23 +12,12 @@ from faro_lib.protocol import PLANNED, Plan
 from faro_lib.simulate import draw
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import replica_of
-from studies import goodput
-from studies.engines import EngineObservation, cache_tokens, simulate_engines
-from studies.goodput import REPLICAS, UTILISATIONS, Goodput, GoodputByLengths, mean_tokens
-from studies.llm import (
-    BLOCK,
-    LIVE,
-    WARM_UP,
-    Block,
-    Services,
-    blocks,
-    latency_table,
-    services_of,
-    sizes_near,
-)
-from studies.llm_bounds import Foreseen, fewest_missed
-from studies.llm_load import LONG_MEAN, RECENT_MEAN, SERIES, load_scores
-from studies.llm_rivals import (
+from studies.llm import goodput
+from studies.llm.bounds import Foreseen, fewest_missed
+from studies.llm.engines import EngineObservation, cache_tokens, simulate_engines
+from studies.llm.goodput import REPLICAS, UTILISATIONS, Goodput, GoodputByLengths, mean_tokens
+from studies.llm.load import LONG_MEAN, RECENT_MEAN, SERIES, load_scores
+from studies.llm.rivals import (
     FARO,
     LLM_RIVALS,
     PREDICTORS,
@@ -43,7 +32,18 @@ from studies.llm_rivals import (
     per_request,
     planner,
 )
-from studies.llm_stage import few_clients
+from studies.llm.stage import few_clients
+from studies.llm.world import (
+    BLOCK,
+    LIVE,
+    WARM_UP,
+    Block,
+    Services,
+    blocks,
+    latency_table,
+    services_of,
+    sizes_near,
+)
 
 REPLICA = replica_of(
     {

@@ -9,7 +9,7 @@ from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.request_log import is_request_log
 from faro_pipeline.derived import stem_of
 from faro_pipeline.settings import Config
-from studies.traces import traces_frame
+from studies.traces.files import traces_frame
 
 
 def with_counts(config: Config, say: bool = True) -> Config:
