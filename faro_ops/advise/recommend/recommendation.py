@@ -1,6 +1,7 @@
 """A recommendation from a load history: replicas now, and the capacity that the SLOs need."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,10 +124,13 @@ def recommend(
     report("measuring latencies of each model and SLO at constant rates")
     latency_model = measure(history.jobs, capacity=capacity, serving_model=serving_model)
 
-    def policy_for(past: History) -> Faro:
-        """Faro with a forecaster that has learnt from `past`."""
+    def policy_for(past: History, sharing: tuple[Job, ...] = (), cores: int | None = None) -> Faro:
+        """Faro with a forecaster that has learnt from `past`, whose jobs may share `cores`."""
         forecasts = fitted if past is history else past.forecaster(forecaster)
-        return tuned(PolicyContext(past.jobs, forecasts, latency_model), objective)
+        table = latency_model
+        if sharing:
+            table = measure(sharing, capacity=cores, serving_model=serving_model)
+        return tuned(PolicyContext(sharing or past.jobs, forecasts, table), objective)
 
     shared: list[Saving] = []
     if capacity is None or with_curve or with_sharing:
@@ -135,34 +139,15 @@ def recommend(
         capacity = replayed.capacity
         if with_sharing:
             alone = replayed.required_cores or capacity
-            shared = _savings(
-                history, alone, accepted, objective, forecaster, serving_model, report
-            )
+            last = days_to_replay(history).last
+            policy_of = partial(policy_for, last, cores=alone)
+            workload = last.traces.workload()
+            shared = savings(workload, policy_of, alone, accepted, serving_model, report)
         report(f"planning the next minutes on {capacity} cores")
     else:
         replayed = None
     advice = advise(history.jobs, history.today, policy_for(history), capacity)
     return Recommendation(advice, max_violation_rate, history.replicas, replayed, tuple(shared))
-
-
-def _savings(
-    history: History,
-    estimate: int,
-    accepted: np.ndarray,
-    objective: str,
-    forecaster: str | None,
-    serving_model: ServingModel,
-    report: Report,
-) -> list[Saving]:
-    """The capacity that the last replayed day needs with several models per replica."""
-    last = days_to_replay(history).last
-
-    def policy_for(jobs: tuple[Job, ...]) -> Faro:
-        table = measure(jobs, capacity=estimate, serving_model=serving_model)
-        return tuned(PolicyContext(jobs, last.forecaster(forecaster), table), objective)
-
-    workload = last.traces.workload()
-    return savings(workload, policy_for, estimate, accepted, serving_model, report)
 
 
 def _check(
