@@ -29,6 +29,7 @@ def policy_context(
     results: str | Path | None = None,
     forecaster: str = "auto",
     report: Report = print,
+    latency_model: Callable[[], LatencyTable] | None = None,
 ) -> PolicyContext:
     """Inputs of an experiment's policies.
 
@@ -37,6 +38,7 @@ def policy_context(
     results : folder that may contain forecast/posterior.npz and queueing/measured.npz. Forecasters
         `auto` and `bayes` use the posterior. Latencies come from the table measured.npz, or are
         simulated if that file is missing.
+    latency_model : a function that returns the table to use instead.
     """
     options: dict[str, Any] = {}
     measured = None  # the file of the measured table
@@ -45,13 +47,16 @@ def policy_context(
         if traces.days > 1 and posterior.exists() and forecaster in ("auto", "bayes"):
             options["posterior"] = posterior
         measured = Path(results) / "queueing" / "measured.npz"
-    if measured and measured.exists():
-        latency_model = LatencyTable.load(measured)
+    latencies: LatencyTable | Callable[[], LatencyTable]
+    if latency_model:
+        latencies = latency_model
+    elif measured and measured.exists():
+        latencies = LatencyTable.load(measured)
     else:
-        latency_model = measure(traces.jobs)
+        latencies = measure(traces.jobs)
     fitted = forecast.fit(forecaster, traces, **options) if traces.days else None
     report(f"forecaster: {forecaster if fitted else None}; latency: measured")
-    return PolicyContext(traces.jobs, fitted, latency_model=latency_model, traces=traces)
+    return PolicyContext(traces.jobs, fitted, latency_model=latencies, traces=traces)
 
 
 def trial_seeds(trials: int) -> tuple[int, ...]:
