@@ -16,25 +16,38 @@ from faro_lib.workload.request_log import RequestLog
 MIN_REQUESTS = 200  # fewer requests of a job say little about its long prompts
 
 
+def length_fields(
+    tokens: np.ndarray, rounded: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, Any]:
+    """The fields of `Continuous` for prompts and outputs with these `tokens`, (2, requests).
+
+    `rounded` rounds means and quantiles.
+    """
+    fields: dict[str, Any] = {}
+    for kind, of_kind in zip(("prompt", "output"), tokens):
+        quantiles = rounded(np.quantile(of_kind, SHARES)).tolist()
+        fields |= {
+            f"{kind}_tokens": float(rounded(of_kind.mean())),
+            f"{kind}_cv": 0.0,
+            f"{kind}_quantiles": tuple(zip(SHARES, quantiles)),
+        }
+    return fields
+
+
+_three_digits = np.vectorize(lambda number: float(f"{number:.3g}"), otypes=[float])
+
+
 def lengths_of(log: RequestLog) -> dict[str, dict[str, Any]]:
     """Name of a job -> the fields of `Continuous` that describe its lengths.
 
     They are rounded to three digits, so that similar jobs share their measured latencies. Jobs with
     fewer than MIN_REQUESTS are left out.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name, tokens in log.tokens.items():
-        if tokens.shape[1] < MIN_REQUESTS:
-            continue
-        found[name] = {}
-        for kind, of_log in zip(("prompt", "output"), np.maximum(tokens, 1.0)):
-            rounded = [float(f"{one:.3g}") for one in np.quantile(of_log, SHARES)]
-            found[name] |= {
-                f"{kind}_tokens": float(f"{of_log.mean():.3g}"),
-                f"{kind}_cv": 0.0,
-                f"{kind}_quantiles": tuple(zip(SHARES, rounded)),
-            }
-    return found
+    return {
+        name: length_fields(np.maximum(tokens, 1.0), _three_digits)
+        for name, tokens in log.tokens.items()
+        if tokens.shape[1] >= MIN_REQUESTS
+    }
 
 
 def with_lengths(

@@ -4,24 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from faro_lib.workload.replicas import SHARES, Continuous, Replica
+from faro_lib.workload.log_lengths import length_fields
+from faro_lib.workload.replicas import Continuous, Replica
 
 
 def logged(replica: Continuous, tokens: np.ndarray) -> Continuous:
     """The replica with the lengths of a log's prompts and outputs, `tokens` (2, requests)."""
-    mean = tokens.mean(axis=1).round(1).tolist()
-    prompts, outputs = (
-        tuple(zip(SHARES, np.quantile(of_log, SHARES).round(1).tolist())) for of_log in tokens
-    )
-    return replace(
-        replica,
-        prompt_tokens=mean[0],
-        prompt_cv=0.0,
-        prompt_quantiles=prompts,
-        output_tokens=mean[1],
-        output_cv=0.0,
-        output_quantiles=outputs,
-    )
+    return replace(replica, **length_fields(tokens, lambda number: number.round(1)))
 
 
 def lognormal(replica: Replica, tokens: np.ndarray) -> Continuous:
