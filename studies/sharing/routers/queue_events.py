@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from faro_lib.simulate.events import NONE, Requests, Station, through_router, wrap
+from faro_lib.simulate.events import NONE, Requests, Station, wrap
 from faro_lib.simulate.pool_events import (
     Members,
     PoolState,
@@ -18,6 +18,7 @@ from faro_lib.simulate.pool_events import (
     earliest,
     enter_router,
     insert_busy,
+    leave,
     next_pass_s,
     read_ahead,
 )
@@ -179,7 +180,7 @@ def advance_queues(
     age_s = rules.counts_age_s
     jobs, slo_s = members.jobs, members.slo_s
     arrival_s, service_s, latency_s = requests.arrival_s, requests.service_s, requests.latency_s
-    router_in_s, router_out_s, coin = requests.router_in_s, requests.router_out_s, requests.coin
+    router_in_s, coin = requests.router_in_s, requests.coin
     places = station.places
     waiting, waiting_head = station.waiting, station.waiting_head
     waiting_count = station.waiting_count
@@ -194,7 +195,7 @@ def advance_queues(
     node_deadline_s = queues.node_deadline_s
     sent, next_count_s, routed = queues.sent, queues.next_count_s[0], queues.routed[0]
     counted = queues.counted if age_s > 0 else inside
-    queue_length, seconds = waiting.shape[1], finished.shape[1]
+    queue_length = waiting.shape[1]
 
     size = len(jobs)
     end = requests.first[jobs + 1]
@@ -329,20 +330,19 @@ def advance_queues(
             done_s[starting] = now + takes_s
             insert_busy(starting, done_s[starting], busy, busy_s, busy_from, busy_count)
             busy_count += 1
-        if leaving != NONE:  # served or dropped, the request passes the router again
-            request = arriving[position]
-            if request < end[position] and arrival_s[request] <= now:  # it enters the router first
-                enter_router(
-                    position, now, arriving, end, router_free_s, arrival_s, router_in_s, latency_s
-                )
-            free_s = through_router(router_free_s[position], now, router_out_s, leaving)
-            router_free_s[position] = free_s
-            spent_s = free_s - arrival_s[leaving]
-            latency_s[leaving] = spent_s if served else np.inf
-            second = int(free_s)
-            if second < seconds:
-                finished[jobs[position], second] += 1
-                finished_latency_s[jobs[position], second] += spent_s
+        if leaving != NONE:
+            leave(
+                position,
+                leaving,
+                served,
+                now,
+                arriving,
+                end,
+                router_free_s,
+                requests,
+                finished[jobs[position]],
+                finished_latency_s[jobs[position]],
+            )
         next_s[position] = next_pass_s(
             position, head, arriving, end, router_free_s, arrival_s, router_in_s, latency_s
         )
