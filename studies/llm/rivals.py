@@ -168,20 +168,13 @@ class Known:
     before: Mapping[str, np.ndarray]
 
 
-def waiting(known: Known, **options: Any) -> Policy:
-    return GaugeHPA(gauge="waiting", name="KEDA, waiting requests", **options)
+def gauge_hpa(known: Known | PolicyContext, **options: Any) -> Policy:
+    """The HPA on a gauge; it needs to know nothing at the start, and neither does Ray Serve."""
+    return GaugeHPA(**options)
 
 
-def cache(known: Known, **options: Any) -> Policy:
-    return GaugeHPA(gauge="cache_use", name="HPA, KV cache", **options)
-
-
-def gpus(known: Known, **options: Any) -> Policy:
-    return GaugeHPA(gauge="busy_gpus", name="HPA, GPU use", **options)
-
-
-def ray_serve(known: Known, **options: Any) -> Policy:
-    return RayServe(name="Ray Serve", **options)
+def ray_serve(known: Known | PolicyContext, **options: Any) -> Policy:
+    return RayServe(**options)
 
 
 def dynamo(known: Known, load: float, interval_s: float, predictor: float) -> Policy:
@@ -234,22 +227,22 @@ PREDICTORS = ("persistence", "kalman", "ar")
 STABILISATION_S = (60.0, 300.0, 900.0)
 LLM_RIVALS: dict[str, Rival] = {
     "KEDA, waiting requests": Rival(
-        waiting,
+        partial(gauge_hpa, gauge="waiting", name="KEDA, waiting requests"),
         {"goal": (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0), "stabilisation_s": STABILISATION_S},
         {"goal": 2.0, "stabilisation_s": 300.0},
     ),
     "HPA, KV cache": Rival(
-        cache,
+        partial(gauge_hpa, gauge="cache_use", name="HPA, KV cache"),
         {"goal": (0.005, 0.01, 0.02, 0.03, 0.05, 0.08), "stabilisation_s": STABILISATION_S},
         {"goal": 0.02, "stabilisation_s": 300.0},
     ),
     "HPA, GPU use": Rival(
-        gpus,
+        partial(gauge_hpa, gauge="busy_gpus", name="HPA, GPU use"),
         {"goal": (0.1, 0.2, 0.35, 0.5, 0.65, 0.8), "stabilisation_s": STABILISATION_S},
         {"goal": 0.35, "stabilisation_s": 300.0},
     ),
     "Ray Serve": Rival(
-        ray_serve,
+        partial(ray_serve, name="Ray Serve"),
         {
             "ongoing": (2.0, 4.0, 8.0, 12.0, 16.0, 32.0),
             "down_after_s": (60.0, 300.0, 600.0),
