@@ -13,11 +13,12 @@ import pandas as pd
 
 from faro_lib.allocate import best_by_minute
 from faro_lib.experiments.trials import Report
-from faro_lib.forecast import HORIZON_MINUTES, Forecaster
+from faro_lib.forecast import HORIZON_MINUTES
 from faro_lib.policies import Policy
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from studies.forecast.oracle import Oracle
 from studies.llm.engines import EngineObservation, tokens_per_min
 from studies.llm.goodput import Goodput
 from studies.llm.rivals import FARO, Informed, faro
@@ -27,17 +28,6 @@ APART_MIN = 6  # between the beginnings of two minutes in `met_by_count`
 ((LEADER, _),) = FARO.items()
 CLAIRVOYANT = f"{LEADER}, clairvoyant"
 BOUND = "bound"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Foreseen(Forecaster):
-    """A forecaster whose only path is the true one."""
-
-    future: np.ndarray  # (jobs, minutes) from the start on; later minutes are as the last one
-
-    def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
-        ahead = self.minutes_seen + np.arange(horizon)
-        return self.future[:, None, np.minimum(ahead, self.future.shape[1] - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +55,10 @@ class Clairvoyant(Informed):
 def clairvoyant(block: Block, **options: Any) -> Policy:
     """Faro with the truth in place of its forecast and of the lengths that it follows."""
     usual, load = block.known.forecasters["load"], block.load_per_min
-    truth = Foreseen(jobs=usual.jobs, day_minutes=usual.day_minutes, past=usual.past, future=load)
+    truth = Oracle(jobs=usual.jobs, day_minutes=usual.day_minutes, past=usual.past, truth=load)
     nothing = {"load": np.empty((len(load), 0))}
     known = replace(block.known, forecasters={"load": truth}, before=nothing)
-    policy = faro(known, nowcast=False, **options)
+    policy = faro(known, nowcast=False, samples=1, **options)  # all paths are the true one
     return Clairvoyant(
         policy.policy,
         policy.jobs,
