@@ -1,5 +1,6 @@
 """Faro: forecast sample paths of requests, tabulate expected utilities, solve the allocation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, PolicyFactory, register, register_family
 from faro_lib.policies.learning import Learner
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.pooled import shares_alone, shares_of_pools
+from faro_lib.policies.pooled import Share, shares_alone, shares_of_pools
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
 from faro_lib.queueing.slower import Slower
@@ -144,7 +145,7 @@ class Faro(TwoLoops):
             now = units.sums(state.learned.raised.staying_at(observation.target))
             expected = replace(expected, running=now)
         costed = with_switching_cost(expected, self.switching_cost)
-        shares = shares_of_pools
+        shares: Callable[..., Share] = shares_of_pools
         if not units.pools:
             costed = deficit_weighted(costed, state.lost, self.deficit_weighting)
             shares = shares_alone

@@ -72,8 +72,10 @@ class Serving:
         """Process the events of all jobs up to `until_s`."""
         for first, end in self._with_own:
             self.own.advance(first, end, until_s)
-        for others in (*self.shared.values(), *self.roles.values()):
-            others.advance(until_s)
+        for shared in self.shared.values():
+            shared.advance(until_s)
+        for roles in self.roles.values():
+            roles.advance(until_s)
 
     @property
     def ongoing(self) -> np.ndarray:
