@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_steps import APART, STEPS, Plain, latency_of, whole_prompts
 
-from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
+from faro_lib.policies import FairShare
+from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw, simulate
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Disaggregated
@@ -63,6 +64,15 @@ def test_a_single_replica_does_both():
     other = SimulatedCluster(alike, draws, 20.0, np.array([1]), model)
     other.finish()
     np.testing.assert_allclose(cluster.latency_s, other.latency_s, rtol=1e-9)
+
+
+def test_a_day_needs_no_argument_that_names_the_kind():
+    model = MODELS["least-outstanding"]
+    workload, draws = drawn((CHAT, PLAIN), 90, model)
+    run = simulate(workload, FairShare(), 8, draws=draws, serving_model=model)
+    assert (run.decisions.running[-1] == 4).all()
+    assert np.isfinite(run.served_tail_latency_s[:, :4]).all()
+    assert run.requests.sum() == len(draws.arrival_s)
 
 
 def scaled(cluster: SimulatedCluster, targets: dict[float, int], step_s: float) -> None:
