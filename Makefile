@@ -112,29 +112,29 @@ notebooks: $(READY)
 
 # The claims of docs/artifact.md: the quick ones, all, those that need no data but the repository's, or all of the others.
 claims: $(READY)
-	python benchmarks/claims.py
+	python -m studies.claims.run
 
 claims-all: $(READY)
-	python benchmarks/claims.py --all
+	python -m studies.claims.run --all
 
 claims-redistributed: $(READY)
-	python benchmarks/claims.py --all --redistributed
+	python -m studies.claims.run --all --redistributed
 
 claims-published: $(READY)
-	python benchmarks/claims.py --published
+	python -m studies.claims.run --published
 
 # The archive dist/faro-VERSION.tar: the code of HEAD, recorded tables, a wheelhouse for this Python with its bill of materials and
 # licences, the site, and the run RUN. The tools for the bill and for the lock files have an environment of their own.
 RELEASE = build/release-venv
 release: $(READY) $(RELEASE)/.ready
-	python benchmarks/release.py --run $(RUN)
+	python -m release.archive --run $(RUN)
 
 # Unpack an archive in a new folder and run its claims there without a network; TRACES=data/raw lays the published traces beside it.
 ARCHIVE ?= $(wildcard dist/faro-*.tar)
 TRACES ?=
 release-check: $(READY)
 	@[ -n "$(ARCHIVE)" ] || { echo "make: ARCHIVE: no archive in dist; make release builds one" >&2; exit 2; }
-	python benchmarks/release.py check $(ARCHIVE) $(if $(TRACES),--traces $(TRACES))
+	python -m release.archive check $(ARCHIVE) $(if $(TRACES),--traces $(TRACES))
 
 $(RELEASE)/.ready: envs/release/requirements.txt
 	python3 -m venv $(RELEASE)
@@ -154,12 +154,12 @@ locks: $(RELEASE)/.ready
 
 # The entries of docs/arena.md, run again with their seeds: exit status 1 if one does not reproduce.
 arena: $(READY)
-	python benchmarks/arena.py
+	python -m studies.arena.run
 
-# The Go program with the autoscalers of other projects, for `python benchmarks/own_code.py` and its tests: 109 s of CPU with
+# The Go program with the autoscalers of other projects, for `python -m studies.arena.agreement` and its tests: 109 s of CPU with
 # nothing in the caches but the modules. It needs Go 1.26.
 rivals: $(READY)
-	python benchmarks/own_code.py --build
+	python -m studies.arena.agreement --build
 
 # The table of notebook 35: our forecasters beside those of other packages, which have an environment of their own. It runs the
 # stages up to the forecasts first. ZERO_SHOT=1 adds a pretrained model and its 3 GB of libraries.
@@ -185,7 +185,7 @@ KIND_RUN = results/faro-10jobs/live/kind
 recorded-kubernetes: kubeconfig $(READY)
 	WORKER_CORES=8 cluster/up.sh
 	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-full.yaml --rerun-incomplete -- $(KIND_RUN)/summary.csv'
-	python -c 'from studies.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
+	python -c 'from studies.tables.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
 	python docs/recorded_trials.py
 
 # Shared replicas on the kind cluster, with the requests and cores of the first two trials above.

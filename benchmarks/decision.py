@@ -24,7 +24,7 @@ from faro_lib.allocate import solve
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import TOLERANCE
-from studies.wording import markdown_lines
+from studies.tables.wording import markdown_lines
 
 # Jobs and cores.
 SMALL = ((10, 36), (10, 16), (100, 320), (100, 160))

@@ -23,8 +23,8 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate import draw, simulate
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
-from studies import scale
-from studies.wording import markdown_lines
+from studies.scale import run as scale
+from studies.tables.wording import markdown_lines
 
 LIMIT_MS = {10: 20, 1000: 2000}
 POSTERIOR = Path(__file__).parents[1] / "data" / "posterior-smoke.npz"

@@ -23,8 +23,8 @@ from faro_lib.simulate import simulate
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces
 from faro_lib.workload.synthetic import synthetic
-from studies import scale
-from studies.wording import markdown_lines
+from studies.scale import run as scale
+from studies.tables.wording import markdown_lines
 
 SIZES = (100, 1000, 10_000)
 OF_POOL, MODELS = 5, 2

@@ -21,7 +21,7 @@ from faro_lib.simulate.pools import LATE_BINDING, PoolRouter
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Replica
-from studies.pool_routers import ROUTERS
+from studies.sharing.routers import ROUTERS
 
 MINUTES, TICK_S = 60, 10.0
 PER_MINUTE = (150, 250)  # requests per replica, least and most

@@ -14,14 +14,14 @@ import pandas as pd
 from faro_ops.advise.arena.scenarios import scenarios
 from studies.arena import scores
 from studies.arena.scores import Entry, read_entries
-from studies.wording import and_list, markdown_table
+from studies.tables.wording import and_list, markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/arena.md"
 KEPT = ROOT / "data/arena"
 LANGUAGE_MODELS = "llm-10-v1"
 KINDS = ("public", "hidden")  # of seeds
-OWN = KEPT / "own-code.csv"  # of benchmarks/own_code.py
+OWN = KEPT / "own-code.csv"  # of studies/arena/agreement.py
 BUILT = KEPT / "own-code-built.csv"
 DIFFERENCES = KEPT / "own-code-differences.csv"
 ENVIRONMENT = ROOT / "data/arena-environment.json"  # of benchmarks/arena_speed.py
@@ -131,7 +131,7 @@ def code(entries: dict[str, Entry]) -> str:
     for scenario, hashes in later.items():
         by = _versions(len(hashes))
         text += f"The scenario {scenario} was added later; {by} scored it for these entries. "
-    text += "`python benchmarks/arena.py --record` scores all of them again."
+    text += "`python -m studies.arena.run --record` scores all of them again."
     return textwrap.fill(text, 100, break_on_hyphens=False)
 
 
@@ -206,8 +206,8 @@ def built(runs: pd.DataFrame, own: pd.DataFrame) -> str:
         "With these rules in our readings (`studies/arena/as_built.py`), they ask for what the own "
         f"code asks in {share} decisions of {len(runs)} runs in which they decide: each of the "
         f"{runs['autoscaler'].nunique()} autoscalers in {names}, with the public seed "
-        "(`python benchmarks/own_code.py --built --public`). Where the own code decided by itself, "
-        f"its regret differs from theirs by at most {apart:.1g}."
+        "(`python -m studies.arena.agreement --built --public`). Where the own code decided by "
+        f"itself, its regret differs from theirs by at most {apart:.1g}."
     )
     return textwrap.fill(text, 100, break_on_hyphens=False)
 

@@ -1,6 +1,6 @@
 """The tables and the figure of docs/arrivals.md, from data/recorded-arrivals.
 
-python benchmarks/arrivals.py && python docs/arrivals_tables.py
+python -m studies.arrivals.run && python docs/arrivals_tables.py
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, use_style
 from faro_lib.files import atomic_write
-from studies.arrivals import AT_RANDOM, BURSTS, FITTED, GAMMA, TRUE, WEIBULL
-from studies.paired import t_interval
-from studies.wording import markdown_table
+from studies.arrivals.world import AT_RANDOM, BURSTS, FITTED, GAMMA, TRUE, WEIBULL
+from studies.tables.paired import t_interval
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/arrivals.md"

@@ -18,9 +18,9 @@ import pandas as pd
 from rivals_tables import with_tuned
 from scipy.stats import ttest_ind_from_stats
 
-from studies.figures.comparison import published_main
-from studies.paired import t_interval
-from studies.wording import markdown_table
+from studies.comparison.figures import published_main
+from studies.tables.paired import t_interval
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/comparison.md"
@@ -110,7 +110,7 @@ def strongest_rivals(losses: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 def headline(run: dict[str, pd.DataFrame], shared: pd.DataFrame, docs: str) -> str:
     """The table of README.md and docs/index.md: lost utility by capacity.
 
-    shared : the runs of benchmarks/sharing.py on the published day.
+    shared : the runs of studies/sharing/run.py on the published day.
     docs : the way from the page to docs/.
     """
     ours = mean_losses(run["summary"])

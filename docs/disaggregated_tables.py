@@ -1,6 +1,6 @@
 """The tables and the picture of docs/disaggregated.md, from recorded runs.
 
-python benchmarks/disaggregated.py && python docs/disaggregated_tables.py
+python -m studies.disaggregated.run && python docs/disaggregated_tables.py
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 
 from faro_lib.figures import style
 from faro_lib.files import atomic_write
-from studies.figures.disaggregated import (
+from studies.disaggregated.figures import (
     APART,
     CHUNKS,
     PAIR_BY_RATE,
@@ -24,7 +24,7 @@ from studies.figures.disaggregated import (
     interval,
     sustained,
 )
-from studies.wording import markdown_table
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/disaggregated.md"

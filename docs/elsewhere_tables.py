@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.paired import unit_interval
-from studies.days import CLAIRVOYANT as LIMIT
-from studies.days import MIN_DAYS
-from studies.figures.days import finding
-from studies.wording import markdown_table
+from studies.days.figures import finding
+from studies.days.run import CLAIRVOYANT as LIMIT
+from studies.days.run import MIN_DAYS
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/elsewhere.md"

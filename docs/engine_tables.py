@@ -1,6 +1,6 @@
 """The tables of docs/engine.md, from data/recorded-engine.
 
-python docs/engine_tables.py, after studies/live/engine_trials.py and engine_scale.py
+python docs/engine_tables.py, after studies/live/engine/trials.py and scale.py
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import marked
 import pandas as pd
 
 from faro_lib.files import atomic_write
-from studies.wording import markdown_table
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/engine.md"

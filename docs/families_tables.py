@@ -1,6 +1,6 @@
 """The table of generated families in docs/elsewhere.md, from data/recorded-families.
 
-`python benchmarks/families.py` records the runs.
+`python -m studies.families.run` records the runs.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.paired import unit_interval
-from studies.wording import markdown_table
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/elsewhere.md"
 RUNS = ROOT / "data/recorded-families/runs.csv"
 LEADER = "Faro-Sum"
-FAMILIES = runpy.run_path(str(ROOT / "benchmarks/families.py"))["FAMILIES"]
+FAMILIES = runpy.run_path(str(ROOT / "studies/families/run.py"))["FAMILIES"]
 MARK = "families: docs/families_tables.py writes this table"
 MISSING = "Not recorded yet."
 

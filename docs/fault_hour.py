@@ -12,7 +12,7 @@ from pathlib import Path
 
 import marked
 
-from studies.wording import markdown_table
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/reliability.md"

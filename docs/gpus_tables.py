@@ -1,6 +1,6 @@
 """The table of docs/gpus.md, from the fits in "faro_lib/workload/gpus.yaml".
 
-python benchmarks/gpus.py && python docs/gpus_tables.py
+python -m studies.gpus.run && python docs/gpus_tables.py
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from faro_lib.files import atomic_write
 from faro_lib.workload.replicas import measured_gpus
-from studies.wording import markdown_table
+from studies.tables.wording import markdown_table
 
 PAGE = Path(__file__).parent / "gpus.md"
 MARK = "fits: docs/gpus_tables.py writes this table"

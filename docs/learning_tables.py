@@ -1,6 +1,6 @@
 """The tables of docs/learning.md, from recorded runs.
 
-python benchmarks/misspecification.py && python docs/learning_tables.py
+python -m studies.misspecification.run && python docs/learning_tables.py
 
 The table of live trials is from `python -m studies.live.learning ray` and `... deployments`.
 """
@@ -18,10 +18,10 @@ import pandas as pd
 from faro_lib.figures import style
 from faro_lib.files import atomic_write
 from faro_lib.metrics.paired import unit_interval
-from studies.figures.misspecification import finding, lost_by_world
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.learning import LEARNED_BY, SIMULATED, SLOW, TOLERANCE, learned_minute
-from studies.misspecification import (
+from studies.misspecification.figures import finding, lost_by_world
+from studies.misspecification.world import (
     ASSUMING,
     BLOCK_MINUTES,
     FAROS,
@@ -30,7 +30,7 @@ from studies.misspecification import (
     LEARNING,
     RIVALS,
 )
-from studies.wording import and_list, markdown_table
+from studies.tables.wording import and_list, markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/learning.md"

@@ -1,6 +1,6 @@
 """The tables and the figure of docs/llm.md, from data/recorded-llm.
 
-python benchmarks/llm.py && python docs/llm_tables.py
+python -m studies.llm.run && python docs/llm_tables.py
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, use_style
 from faro_lib.files import atomic_write
 from faro_lib.metrics.paired import unit_interval
-from studies.arrivals import AT_RANDOM, FITTED, TRUE
-from studies.llm_azure import LOGGED, LOGNORMAL, REPLAYED, STEPS
-from studies.llm_bounds import BOUND, CLAIRVOYANT
-from studies.llm_load import WAYS
-from studies.llm_rivals import FARO, LLM_RIVALS, VARIANTS
-from studies.wording import markdown_table
+from studies.arrivals.world import AT_RANDOM, FITTED, TRUE
+from studies.llm.azure import LOGGED, LOGNORMAL, REPLAYED, STEPS
+from studies.llm.bounds import BOUND, CLAIRVOYANT
+from studies.llm.load import WAYS
+from studies.llm.rivals import FARO, LLM_RIVALS, VARIANTS
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/llm.md"

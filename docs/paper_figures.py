@@ -12,7 +12,7 @@ import marked
 import pandas as pd
 from comparison_tables import CAPACITIES, LOSS, NAMES, VIOLATIONS, published_by_policy
 
-from studies.wording import markdown_table
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/paper-figures.md"

@@ -1,4 +1,4 @@
-"""The tables of tuned rivals, from data/recorded-rivals (`python benchmarks/rivals.py NAME`).
+"""The tables of tuned rivals, from data/recorded-rivals (`python -m studies.rivals.run NAME`).
 
 docs/comparison.md has the published day, docs/elsewhere.md azure-2019, docs/tuning.md the choices.
 """
@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.paired import unit_interval
-from studies.days import MIN_DAYS
-from studies.paired import t_interval
-from studies.rivals import RIVALS
-from studies.tuning import edges
-from studies.wording import markdown_table
+from studies.days.run import MIN_DAYS
+from studies.rivals.autoscalers import RIVALS
+from studies.rivals.tuning import edges
+from studies.tables.paired import t_interval
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "data/recorded-rivals"

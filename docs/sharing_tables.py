@@ -1,8 +1,8 @@
 """The tables of docs/sharing.md, from recorded runs.
 
-python benchmarks/sharing.py && python benchmarks/sharing_wide.py
-python benchmarks/sharing_kinds.py
-python benchmarks/sharing_live.py --stretch 4
+python -m studies.sharing.run && python -m studies.sharing.wide
+python -m studies.sharing.kinds
+python -m studies.live.sharing --stretch 4
 make recorded-kind-pool
 python docs/sharing_tables.py
 """
@@ -15,10 +15,10 @@ from pathlib import Path
 import marked
 import pandas as pd
 
-from studies.days import paired
-from studies.paired import t_interval
-from studies.sharing import EVERYWHERE, ISOLATED, LEADER, PLACED_ONCE
-from studies.wording import markdown_table
+from studies.days.run import paired
+from studies.sharing.world import EVERYWHERE, ISOLATED, LEADER, PLACED_ONCE
+from studies.tables.paired import t_interval
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/sharing.md"

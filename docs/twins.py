@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, use_style
 from faro_lib.files import atomic_write
-from studies.wording import markdown_table
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/replicas.md"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import marked
 
-from studies.wording import markdown_table
+from studies.tables.wording import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/artifact.md"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures.style import check_legible, use_style
 from faro_lib.files import atomic_write
-from studies.figures.comparison import policies_by_capacity, published_main
+from studies.comparison.figures import policies_by_capacity, published_main
 
 SHOWN = ["FairShare", "Oneshot", "AIAD", "MArk", "Faro-Sum (paper)", "Faro-Sum"]
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from faro_lib.metrics.measures import summarize
 from faro_lib.policies import Policy, PolicyContext
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import TRIAL_SEEDS, Draws, Run, ServingModel, draw, simulate
-from faro_lib.simulate.cluster import PAPER, SimulatedCluster
+from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Traces, Workload
 
@@ -29,6 +29,7 @@ def policy_context(
     results: str | Path | None = None,
     forecaster: str = "auto",
     report: Report = print,
+    latency_model: Callable[[], LatencyTable] | None = None,
 ) -> PolicyContext:
     """Inputs of an experiment's policies.
 
@@ -37,6 +38,7 @@ def policy_context(
     results : folder that may contain forecast/posterior.npz and queueing/measured.npz. Forecasters
         `auto` and `bayes` use the posterior. Latencies come from the table measured.npz, or are
         simulated if that file is missing.
+    latency_model : a function that returns the table to use instead.
     """
     options: dict[str, Any] = {}
     measured = None  # the file of the measured table
@@ -45,13 +47,16 @@ def policy_context(
         if traces.days > 1 and posterior.exists() and forecaster in ("auto", "bayes"):
             options["posterior"] = posterior
         measured = Path(results) / "queueing" / "measured.npz"
-    if measured and measured.exists():
-        latency_model = LatencyTable.load(measured)
+    latencies: LatencyTable | Callable[[], LatencyTable]
+    if latency_model:
+        latencies = latency_model
+    elif measured and measured.exists():
+        latencies = LatencyTable.load(measured)
     else:
-        latency_model = measure(traces.jobs)
+        latencies = measure(traces.jobs)
     fitted = forecast.fit(forecaster, traces, **options) if traces.days else None
     report(f"forecaster: {forecaster if fitted else None}; latency: measured")
-    return PolicyContext(traces.jobs, fitted, latency_model=latency_model, traces=traces)
+    return PolicyContext(traces.jobs, fitted, latency_model=latencies, traces=traces)
 
 
 def trial_seeds(trials: int) -> tuple[int, ...]:
@@ -92,7 +97,6 @@ def run_trials(
     serving_model: ServingModel = PAPER,
     initial: np.ndarray | None = None,
     report: Report | None = None,
-    make_cluster: type[SimulatedCluster] = SimulatedCluster,
 ) -> Iterator[Trial]:
     """Run every policy on the same requests, trial by trial, on `capacity` cores.
 
@@ -110,7 +114,6 @@ def run_trials(
                     draws=of_trial,
                     serving_model=serving_model,
                     initial=initial,
-                    make_cluster=make_cluster,
                 )
             if report:
                 found = summarize(run)

@@ -1,4 +1,4 @@
-"""Style and saving of figures. The pipeline's figures are in studies/figures."""
+"""Style and saving of figures. Those of a stage are in studies/<stage>/figures.py."""
 
 from faro_lib.figures.style import use_style
 

@@ -1,5 +1,6 @@
 """Faro: forecast sample paths of requests, tabulate expected utilities, solve the allocation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from faro_lib.forecast.nowcast import nowcast
 from faro_lib.policies.factories import PolicyContext, PolicyFactory, register, register_family
 from faro_lib.policies.learning import Learner
 from faro_lib.policies.loops import LoopState, TwoLoops
-from faro_lib.policies.pooled import placed, refused
+from faro_lib.policies.pooled import Share, shares_alone, shares_of_pools
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
 from faro_lib.queueing.slower import Slower
@@ -144,49 +145,36 @@ class Faro(TwoLoops):
             now = units.sums(state.learned.raised.staying_at(observation.target))
             expected = replace(expected, running=now)
         costed = with_switching_cost(expected, self.switching_cost)
+        shares: Callable[..., Share] = shares_of_pools
         if not units.pools:
             costed = deficit_weighted(costed, state.lost, self.deficit_weighting)
+            shares = shares_alone
         objective = OBJECTIVES.find(self.objective)
         gamma = objective.gamma(len(jobs), self.gamma)
         allocation = solve(costed, capacity, self.objective, current=now, gamma=gamma)
         replicas = allocation.replicas
         if self.reserve and state.forecaster.past.size:  # drop rates stay as allocated
             replicas = faro.with_reserve(state, observation, expected, replicas)
+        rules = objective, gamma, faro.latency_model
+        share = shares(jobs, rates_rps, replicas, allocation.drop, observation, *rules)
         next_rps = np.ascontiguousarray(rates_rps[:, :, min(1, self.horizon_minutes - 1)])
-        target, drop = units.spread(replicas), units.spread(allocation.drop)
-        placement = None
-        if units.pools:
-            # What pools decide holds for a minute: the one that has just begun, or the next one.
-            begun_s = observation.now_s - MINUTE_S * observation.minute
-            paths_rps = rates_rps[:, :, 0] if begun_s < MINUTE_S / 2 else next_rps
-            serving = np.minimum(replicas, units.sums(observation.running)).astype(np.int64)
-            model = faro.latency_model
-            rates = paths_rps.mean(axis=1)
-            drop = refused(jobs, rates, serving, drop, objective, gamma, model)
-            served = paths_rps * (arrays_of(jobs).busy_s * (1 - drop))[:, None]
-            target, placement = placed(jobs, served, replicas, observation)
-        forecast_rps = rates_rps.mean(axis=(1, 2))
-        served_rps = forecast_rps * (1 - drop)
-        if units.pools:  # a job of a pool has the latency at the whole load of the pool
-            busy_s = arrays_of(jobs).busy_s
-            served_rps = units.spread(units.sums(served_rps * busy_s)) / busy_s
         latency_s = predicted_latency(
-            jobs, served_rps, units.spread(replicas), latency_model=faro.latency_model
+            jobs, share.rates_rps, units.spread(replicas), latency_model=faro.latency_model
         )
         # A row ends where more replicas are worth no more; the reserve may go beyond its end.
         within = replace(allocation, replicas=np.minimum(replicas, costed.columns))
         value_up, value_down = marginal_values(costed, within, gamma=gamma)
         plan = Plan(
-            target=target,
-            drop=drop,
-            reason=reasons(target, observation.target),
+            target=share.target,
+            drop=share.drop,
+            reason=reasons(share.target, observation.target),
             attempts=PLAN_ATTEMPTS,
-            forecast_rps=forecast_rps,
+            forecast_rps=rates_rps.mean(axis=(1, 2)),
             predicted_tail_latency_s=latency_s,
             next_minute_deciles_rps=np.quantile(next_rps, DECILES, axis=1).T,
             marginal_value_up=units.spread(value_up),
             marginal_value_down=units.spread(value_down),
-            placement=placement,
+            placement=share.placement,
         )
         return Decision(plan, rates_rps, expected)
 

@@ -1,8 +1,11 @@
-"""What pools decide after the capacity is divided: refused jobs, and the models of replicas."""
+"""What each job gets once the capacity is divided.
+
+Pools then decide which of their jobs they refuse, and which models their replicas hold.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,8 +16,64 @@ from faro_lib.sharing.admission import admit
 from faro_lib.sharing.placement import place
 from faro_lib.sharing.units import units_of
 from faro_lib.workload import Job, Placement, arrays_of, pools_of
+from faro_lib.workload.jobs import MINUTE_S
 
 APlan = TypeVar("APlan", bound=Plan)
+
+
+class Share(NamedTuple):
+    """What each job gets of the replicas of its unit; arrays are (jobs,)."""
+
+    target: np.ndarray  # replicas
+    drop: np.ndarray  # share of the requests that are dropped
+    rates_rps: np.ndarray  # requests per second that would load the replicas as those served do
+    placement: Mapping[str, Placement] | None = None
+
+
+def shares_alone(
+    jobs: tuple[Job, ...],
+    paths_rps: np.ndarray,
+    replicas: np.ndarray,
+    drop: np.ndarray,
+    *rest: Any,
+) -> Share:
+    """The `Share` of each job if no jobs share replicas: what the solver has allocated to it.
+
+    The arguments are those of `shares_of_pools`.
+    """
+    units = units_of(jobs)
+    target, drop = units.spread(replicas), units.spread(drop)
+    return Share(target, drop, paths_rps.mean(axis=(1, 2)) * (1 - drop))
+
+
+def shares_of_pools(
+    jobs: tuple[Job, ...],
+    paths_rps: np.ndarray,
+    replicas: np.ndarray,
+    drop: np.ndarray,
+    observation: Observation,
+    objective: Objective,
+    gamma: float,
+    latency_model: LatencyModel,
+) -> Share:
+    """The `Share` of each job if some jobs share replicas, which decide after the solver.
+
+    `paths_rps` are sample paths of the load, (jobs, samples, minutes). `replicas` and `drop`
+    (units,) are what the solver has allocated.
+    """
+    units, busy_s = units_of(jobs), arrays_of(jobs).busy_s
+    # What pools decide holds for a minute: the one that has just begun, or the next one.
+    begun_s = observation.now_s - MINUTE_S * observation.minute
+    minute = 0 if begun_s < MINUTE_S / 2 else min(1, paths_rps.shape[2] - 1)
+    coming_rps = paths_rps[:, :, minute]
+    serving = np.minimum(replicas, units.sums(observation.running)).astype(np.int64)
+    rates_rps, drop = coming_rps.mean(axis=1), units.spread(drop)
+    drop = refused(jobs, rates_rps, serving, drop, objective, gamma, latency_model)
+    served = coming_rps * (busy_s * (1 - drop))[:, None]
+    target, placement = placed(jobs, served, replicas, observation)
+    # A job of a pool has the latency at the whole load of the pool.
+    served_rps = paths_rps.mean(axis=(1, 2)) * (1 - drop)
+    return Share(target, drop, units.spread(units.sums(served_rps * busy_s)) / busy_s, placement)
 
 
 def refused(

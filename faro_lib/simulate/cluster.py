@@ -8,9 +8,10 @@ import numpy as np
 from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S, Observation, SharingCluster
 from faro_lib.simulate.draws import ROUTER, Draws
 from faro_lib.simulate.latencies import minute_edges, quantile_of
+from faro_lib.simulate.own_replicas import DISPATCH
 from faro_lib.simulate.pods import IDLE_S, RETRY_S, Pods
 from faro_lib.simulate.pools import LATE_BINDING, PoolRouter, check_placement
-from faro_lib.simulate.serving import DISPATCH, Serving, constant_latencies
+from faro_lib.simulate.serving import Serving, constant_latencies
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.pools import Placement, chained, pools_of
@@ -76,10 +77,8 @@ class SimulatedCluster(SharingCluster):
     """A simulated cluster that serves a workload. The function `simulate` explains the arguments.
 
     `initial` (jobs,) are replicas that serve from the start, without a cold start. `lifetimes` tell
-    when jobs exist. A subclass may serve with another `make_serving`.
+    when jobs exist.
     """
-
-    make_serving: type[Serving] = Serving
 
     def __init__(
         self,
@@ -102,7 +101,7 @@ class SimulatedCluster(SharingCluster):
         self._set_units(workload.jobs)
         first = [unit.jobs[0] for unit in self._units]
         self._wishes: dict[str, Placement] = {}  # by pool, the last one of each
-        self._serving = self.make_serving(
+        self._serving = Serving(
             workload.jobs,
             draws,
             seconds=1 + int(workload.minutes * MINUTE_S),

@@ -23,7 +23,15 @@ import numpy as np
 from numba import njit
 
 from faro_lib.simulate import replicas
-from faro_lib.simulate.events import NONE, Requests, Station, soonest, through_router, wrap
+from faro_lib.simulate.events import (
+    NONE,
+    Requests,
+    Station,
+    ended,
+    soonest,
+    through_router,
+    wrap,
+)
 
 CACHE_LINE = 8  # numbers of 8 bytes in a cache line
 
@@ -91,6 +99,22 @@ def enter_router(n, until_s, arriving, end, free_s, arrival_s, router_in_s, late
         latency_s[request] = -its_free_s
         request += 1
     arriving[n], free_s[n] = request, its_free_s
+
+
+@njit(cache=True, inline="always")
+def leave(n, request, served, now, arriving, end, free_s, requests, finished, finished_latency_s):
+    """Let a request of job n pass the job's router again, after it was served or dropped.
+
+    The job's requests that have arrived until now enter the router before it.
+    """
+    arrival_s, latency_s = requests.arrival_s, requests.latency_s
+    coming = arriving[n]
+    if coming < end[n] and arrival_s[coming] <= now:
+        enter_router(n, now, arriving, end, free_s, arrival_s, requests.router_in_s, latency_s)
+    free_s[n] = through_router(free_s[n], now, requests.router_out_s, request)
+    spent_s = free_s[n] - arrival_s[request]
+    latency_s[request] = spent_s if served else np.inf
+    ended(int(free_s[n]), spent_s, finished, finished_latency_s)
 
 
 @njit(cache=True)
@@ -217,14 +241,14 @@ def advance_pool(
     """
     jobs, slo_s, wait_s = members.jobs, members.slo_s, members.wait_s
     arrival_s, service_s, latency_s = requests.arrival_s, requests.service_s, requests.latency_s
-    router_in_s, router_out_s, coin = requests.router_in_s, requests.router_out_s, requests.coin
+    router_in_s, coin = requests.router_in_s, requests.coin
     waiting, waiting_head = station.waiting, station.waiting_head
     waiting_count = station.waiting_count
     finished, finished_latency_s = station.finished, station.finished_latency_s
     alive, home, holds = pool.alive, pool.home, pool.holds
     serving, serving_job, done_s = pool.serving, pool.serving_job, pool.done_s
     in_replicas, free_since_s = pool.in_replicas, pool.free_since_s
-    queue_length, seconds = waiting.shape[1], finished.shape[1]
+    queue_length = waiting.shape[1]
     batched, at_once = False, 1
     if kinds is not None:
         batched, at_once = kinds.kind[0] == replicas.BATCHED, kinds.at_once[0]
@@ -399,24 +423,21 @@ def advance_pool(
             if looks and was_free:
                 looking = after_free[slots]
 
-        if gone > 0:  # served or dropped, requests pass the router again
-            request = arriving[position]
-            if request < end[position] and arrival_s[request] <= now:  # it enters the router first
-                enter_router(
-                    position, now, arriving, end, router_free_s, arrival_s, router_in_s, latency_s
-                )
-            free_s = router_free_s[position]
-            for n in range(gone):
-                if kinds is not None and served:
-                    leaving = kinds.left[n]
-                free_s = through_router(free_s, now, router_out_s, leaving)
-                spent_s = free_s - arrival_s[leaving]
-                latency_s[leaving] = spent_s if served else np.inf
-                second = int(free_s)
-                if second < seconds:
-                    finished[jobs[position], second] += 1
-                    finished_latency_s[jobs[position], second] += spent_s
-            router_free_s[position] = free_s
+        for n in range(gone):
+            if kinds is not None and served:
+                leaving = kinds.left[n]
+            leave(
+                position,
+                leaving,
+                served,
+                now,
+                arriving,
+                end,
+                router_free_s,
+                requests,
+                finished[jobs[position]],
+                finished_latency_s[jobs[position]],
+            )
         # A pass is never earlier than it was expected, so other jobs' passes do not come before the
         # soonest one.
         next_s[position] = next_pass_s(

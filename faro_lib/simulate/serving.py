@@ -1,27 +1,30 @@
-"""Requests and replicas of the simulated cluster."""
+"""Requests and replicas of the simulated cluster: each kind of replica has a class that serves it.
+
+Jobs that share no replicas have `OwnReplicas`, or `RoleReplicas` of kind `disaggregated`. The jobs
+of a pool have `SharedReplicas`.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from faro_lib.simulate import events, replicas
-from faro_lib.simulate.apart import in_two_stages
 from faro_lib.simulate.draws import Draws
-from faro_lib.simulate.pools import LATE_BINDING, PoolRouter
+from faro_lib.simulate.events import Requests, Station
+from faro_lib.simulate.own_replicas import OwnReplicas
+from faro_lib.simulate.pools import LATE_BINDING, PoolRouter, SharedReplicas
+from faro_lib.simulate.replicas import Kinds
+from faro_lib.simulate.roles import RoleReplicas, without_prefill, without_roles
 from faro_lib.workload import Job
 from faro_lib.workload.pools import Pool
 from faro_lib.workload.replicas import Disaggregated
 
-DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
-SLOTS = 4  # initial number of slots per job, each for one replica; doubled when needed
-
 
 class Serving:
-    """Requests and replicas of all jobs. Replicas come and go between calls of the event loop.
+    """Requests and replicas of all jobs. Replicas come and go between calls of the event loops.
 
-    `places` (jobs,) is the max_ongoing_requests of each job's replicas. Ends of requests are
-    counted in each of the first `seconds` seconds. Replicas belong to units: a job alone, or a
-    pool, whose replicas are in `shared` by its name. Without `units`, every job is alone.
+    Replicas belong to units: a job alone, or a pool, whose replicas are in `shared` by its name.
+    Without `units`, every job is alone. `own` has the requests of all jobs, those of pools and of
+    `roles` (by job) too. The other arguments are those of `OwnReplicas`.
     """
 
     def __init__(
@@ -35,56 +38,53 @@ class Serving:
         units: Sequence[Pool] = (),
         pool_router: PoolRouter = LATE_BINDING,
     ):
-        _check_no_roles(jobs)
-        self.requests = events.Requests(
-            first=draws.first,
-            arrival_s=draws.arrival_s,
-            router_in_s=draws.router_in_s,
-            service_s=draws.service_s,
-            router_out_s=draws.router_out_s,
-            coin=draws.coin,
-            latency_s=np.empty(len(draws.arrival_s)),
-        )
-        # The queue holds one request more than the limit: a request that finds exactly
-        # `queue_limit` waiting is not dropped. In front of a pool, a batch waits beside it.
-        longest = queue_limit + max(job.replica.max_in_service for job in jobs)
-        self.station = events.new_station(SLOTS, longest, places, seconds, draws.first)
-        self.kinds = replicas.new_kinds(
-            jobs, SLOTS, places, draws.prompt_tokens, draws.output_tokens
-        )
-        self._dispatch = (DISPATCH[dispatch], queue_limit)
-        self._shufflers = [draws.shuffler(job) for job in range(len(jobs))]
-        self._active: list[list[int]] = [[] for _ in jobs]  # slots, oldest replica first
+        self._units = units
+        rules = seconds, dispatch, queue_limit, places
+        self.own = OwnReplicas([without_roles(job) for job in jobs], draws, *rules)
         self.shared = {
             pool.name: pool_router.replicas(pool, jobs, self.requests, self.station, queue_limit)
             for pool in units
             if pool.shared
         }
-        self._units = units
-        pooled = sorted(job for shared in self.shared.values() for job in shared.pool.jobs)
-        # The (first, end) of jobs with replicas of their own.
-        edges = [-1, *pooled, len(jobs)]
-        self._alone = [(a + 1, b) for a, b in zip(edges, edges[1:]) if a + 1 < b]
+        self.roles = {
+            n: RoleReplicas(n, job, draws, self.own, dispatch, queue_limit)
+            for n, job in enumerate(jobs)
+            if isinstance(job.replica, Disaggregated)
+        }
+        pooled = [job for shared in self.shared.values() for job in shared.pool.jobs]
+        # The (first, end) of jobs whose replicas are in `own`.
+        edges = [-1, *sorted([*pooled, *self.roles]), len(jobs)]
+        self._with_own = [(a + 1, b) for a, b in zip(edges, edges[1:]) if a + 1 < b]
+
+    @property
+    def requests(self) -> Requests:
+        return self.own.requests
+
+    @property
+    def station(self) -> Station:
+        return self.own.station
+
+    @property
+    def kinds(self) -> Kinds | None:
+        return self.own.kinds
 
     def advance(self, until_s: float) -> None:
         """Process the events of all jobs up to `until_s`."""
-        for first, end in self._alone:
-            self._advance_jobs(first, end, until_s)
+        for first, end in self._with_own:
+            self.own.advance(first, end, until_s)
         for shared in self.shared.values():
             shared.advance(until_s)
-
-    def _advance_jobs(self, first: int, end: int, until_s: float) -> None:
-        """Process the events of the jobs `first` to `end` - 1, which share no replicas."""
-        rules = self._dispatch
-        events.advance_jobs(first, end, until_s, *rules, self.requests, self.station, self.kinds)
+        for roles in self.roles.values():
+            roles.advance(until_s)
 
     @property
     def ongoing(self) -> np.ndarray:
-        """Requests of each job that wait for a replica, or are in one, (jobs,)."""
-        station = self.station
-        ongoing = station.waiting_count + (station.held >= 0) + station.inside.sum(axis=1)
+        """Requests of each job that have arrived at its replicas and have not ended, (jobs,)."""
+        ongoing = self.own.ongoing
         for shared in self.shared.values():
             ongoing[list(shared.pool.jobs)] += shared.state.in_replicas
+        for job, roles in self.roles.items():
+            ongoing[job] = roles.ongoing
         return ongoing
 
     @property
@@ -93,110 +93,38 @@ class Serving:
         passed_router = self.station.head == self.requests.first[1:]
         return bool((~passed_router).any() or self.ongoing.any())
 
-    def add_replica(self, unit: int, now_s: float) -> None:
-        """Add a replica in an empty slot."""
-        if self._units[unit].shared:
-            self.shared[self._units[unit].name].add_replica(now_s)
-            return
-        job = self._units[unit].jobs[0]
-        self._advance_jobs(job, job + 1, now_s)
-        taken = self.station.inside[job] > 0
-        taken[self._active[job]] = True
-        slot = len(taken) if taken.all() else int(np.argmin(taken))
-        self._widen(slot + 1)
-        self._active[job].append(slot)
-        self._reorder(job)
-        self._hand_over(job, slot, now_s)
-
     def start(self, job: int, count: int) -> None:
         """Give a job its first replicas before any request has arrived."""
-        self._widen(count)
-        self._active[job] = list(range(count))
-        self._reorder(job)
+        if job in self.roles:
+            self.roles[job].start(count)
+        else:
+            self.own.start(job, count)
 
-    def _widen(self, slots: int) -> None:
-        """Double the slots per job until there are at least this many."""
-        width = self.station.inside.shape[1]
-        while width < slots:
-            width *= 2
-            self.station = events.with_slots(self.station, width, events.EMPTY_SLOT)
-            if self.kinds is not None:
-                self.kinds = events.with_slots(self.kinds, width, replicas.EMPTY_SLOT)
+    def add_replica(self, unit: int, now_s: float) -> None:
+        """Add a replica to a job alone, or to a pool."""
+        if others := self._others(unit):
+            others.add_replica(now_s)
+        else:
+            self.own.add_replica(self._units[unit].jobs[0], now_s)
 
     def remove_replica(self, unit: int, now_s: float) -> None:
-        """Remove the newest replica; it still serves the requests that it holds."""
-        if self._units[unit].shared:
-            self.shared[self._units[unit].name].remove_replica(now_s)
-            return
-        job = self._units[unit].jobs[0]
-        self._advance_jobs(job, job + 1, now_s)
-        self._active[job].pop()
-        self._reorder(job)
+        """Remove the newest replica; it still serves the requests that are in service."""
+        if others := self._others(unit):
+            others.remove_replica(now_s)
+        else:
+            self.own.remove_replica(self._units[unit].jobs[0], now_s)
 
     def drop_waiting(self, job: int, now_s: float) -> None:
-        """Drop all requests that wait for a replica."""
-        station, dropped = self.station, self.take_waiting(job)
-        self.requests.latency_s[dropped] = np.inf
-        second = int(now_s)
-        if second < station.finished.shape[1]:
-            spent_s = now_s - self.requests.arrival_s[dropped]
-            station.finished[job, second] += len(dropped)
-            station.finished_latency_s[job, second] += spent_s.sum()
-
-    def take_waiting(self, job: int) -> np.ndarray:
-        """Take away all requests that wait for a replica, and return them."""
-        station = self.station
-        position = station.waiting_head[job] + np.arange(station.waiting_count[job])
-        waiting = station.waiting[job, position % station.waiting.shape[1]]
-        held = station.held[job : job + 1]
-        taken = np.concatenate([waiting, held[held >= 0]])
-        station.waiting_count[job] = 0
-        station.held[job] = events.NONE
-        return taken
-
-    def _hand_over(self, job: int, slot: int, now_s: float) -> None:
-        """Give the held request to the new replica if all slots are empty.
-
-        No completion would then dispatch it.
-        """
-        station, request = self.station, self.station.held[job]
-        if request == events.NONE or station.inside[job].any():
-            return
-        service_s = self.requests.service_s
-        if self.kinds is None or self.kinds.kind[job] == replicas.SERIAL:
-            completes_s = now_s + service_s[request]
-            head = station.ring_head[job, slot]
-            station.ring[job, slot, head] = request
-            station.ring_done_s[job, slot, head] = completes_s
-            station.next_done_s[job, slot] = completes_s
-            station.last_done_s[job, slot] = completes_s
+        """Drop all requests of a job that wait for a replica."""
+        if job in self.roles:
+            self.roles[job].drop_waiting(now_s)
         else:
-            station.next_done_s[job, slot] = replicas.enter(
-                self.kinds, job, slot, request, 0, np.inf, now_s, service_s
-            )
-        station.inside[job, slot] = 1
-        station.held[job] = events.NONE
-        if station.waiting_count[job]:
-            head = station.waiting_head[job]
-            station.held[job] = station.waiting[job, head]
-            station.waiting_head[job] = (head + 1) % station.waiting.shape[1]
-            station.waiting_count[job] -= 1
+            self.own.drop_waiting(job, now_s)
 
-    def _reorder(self, job: int) -> None:
-        """Dispatch in a new random order, after the job's active slots have changed."""
-        active = self._active[job]
-        shuffled = np.take(active, self._shufflers[job].permutation(len(active)))
-        self.station.order[job, : len(active)] = shuffled
-        self.station.active[job] = len(active)
-        self.station.turn[job] = 0
-
-
-def _check_no_roles(jobs: Sequence[Job]) -> None:
-    """Raise ValueError for a job whose replicas have roles: `constant_latencies` simulates it."""
-    for job in jobs:
-        if isinstance(job.replica, Disaggregated):
-            kind = f"job {job.name!r}: replicas of kind {job.replica.kind}"
-            raise ValueError(f"{kind} that come and go are not simulated")
+    def _others(self, unit: int) -> SharedReplicas | RoleReplicas | None:
+        """The replicas of a unit; None if they are in `own`."""
+        of_unit = self._units[unit]
+        return self.shared[of_unit.name] if of_unit.shared else self.roles.get(of_unit.jobs[0])
 
 
 def constant_latencies(
@@ -211,12 +139,14 @@ def constant_latencies(
 
     It is inf for a dropped request. The other arguments are those of `Serving`.
     """
-
-    def latencies(jobs: Sequence[Job], draws: Draws, replicas: Sequence[int], of: slice):
-        serving = Serving(jobs, draws, 1, dispatch, queue_limit, places[of])
-        for job, count in enumerate(replicas):
-            serving.start(job, count)
-        serving.advance(np.finfo(float).max)
-        return serving.requests.latency_s
-
-    return in_two_stages(jobs, draws, [int(count) for count in replicas], latencies)
+    counts = [int(count) for count in replicas]
+    # A number of replicas without roles has the event loop of the kind `continuous`.
+    served = [
+        without_roles(job) if without_prefill(job, count) else job
+        for job, count in zip(jobs, counts)
+    ]
+    serving = Serving(served, draws, 1, dispatch, queue_limit, places)
+    for job, count in enumerate(counts):
+        serving.start(job, count)
+    serving.advance(np.finfo(float).max)
+    return serving.requests.latency_s

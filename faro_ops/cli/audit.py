@@ -69,6 +69,8 @@ def audit(
     """
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
+    from faro_lib.workload.log_traces import tell_counts
+    from faro_lib.workload.request_log import is_request_log
     from faro_ops.advise.audit.audit import POLICIES, WAITING
     from faro_ops.advise.audit.audit import audit as audit_of
     from faro_ops.advise.audit.records import (
@@ -77,8 +79,6 @@ def audit(
         records_from_log,
         records_from_prometheus,
     )
-    from faro_ops.advise.sources.load_history import tell_counts
-    from faro_ops.advise.sources.request_log import is_request_log
 
     if plot is not None:
         shared.check_picture(Path(plot))

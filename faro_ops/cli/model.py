@@ -16,17 +16,11 @@ from faro_lib.policies.learning import Learner
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES
+from faro_lib.workload.log_lengths import lengths_of, with_lengths
+from faro_lib.workload.log_traces import dispersed, dispersion_of, tell_bursts, traces_of_log
 from faro_lib.workload.readers import read_csv
-from faro_ops.advise.sources.load_history import (
-    dispersed,
-    dispersion_of,
-    exported_days,
-    journal_days,
-    tell_bursts,
-    traces_of_log,
-)
-from faro_ops.advise.sources.log_lengths import lengths_of, with_lengths
-from faro_ops.advise.sources.request_log import TIME, is_request_log, read_request_log
+from faro_lib.workload.request_log import TIME, is_request_log, read_request_log
+from faro_ops.advise.sources.load_history import exported_days, journal_days
 from faro_ops.cli.shared import say
 from faro_ops.errors import message_of
 from faro_ops.operate.loop.background import in_child, in_thread

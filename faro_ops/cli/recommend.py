@@ -80,6 +80,7 @@ def recommend(
     interrupted.
     """
     from faro_lib.registry import load_plugins
+    from faro_lib.workload.log_traces import tell_counts
     from faro_ops.advise.recommend.recommendation import recommend as recommendation_of
     from faro_ops.advise.sources import load_history
 
@@ -144,7 +145,7 @@ def recommend(
     if journal is None or jobs:  # a journal has the jobs with which its run began
         _say_what_is_assumed(history, jobs)
     if not (at_random or history.traces.arrival_s or burst_query):
-        load_history.tell_counts(history.jobs, say)
+        tell_counts(history.jobs, say)
     if plot is not None and recommendation.replay is not None:
         from faro_ops.advise.recommend.figure import capacity_curve
 

@@ -51,6 +51,7 @@ def simulate(
     import pandas as pd
 
     from faro_lib import forecast
+    from faro_lib.experiments.checks import check_none_learns, learners, over_the_router
     from faro_lib.experiments.trials import run_trials, trial_draws, trial_seeds
     from faro_lib.metrics.measures import summarize
     from faro_lib.policies import PolicyContext, factory_of, make
@@ -58,12 +59,9 @@ def simulate(
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.simulate.measure import measure
+    from faro_lib.workload.log_traces import read_workload, tell_counts
     from faro_lib.workload.readers import is_table
     from faro_lib.workload.shares import at_least_one_each
-    from faro_ops.advise.checks import check_none_learns, learners, over_the_router
-    from faro_ops.advise.recommend.apart import ClusterApart
-    from faro_ops.advise.recommend.pairs import with_pairs
-    from faro_ops.advise.sources.load_history import read_workload, tell_counts
 
     if posterior and forecaster not in ("bayes", "auto"):
         raise ValueError(
@@ -84,7 +82,10 @@ def simulate(
     if not traces.days:
         check_none_learns(names, traces.jobs, workload)
 
-    traces = replace(traces, jobs=with_pairs(traces.jobs, capacity, PAPER, say))
+    if any(job.replica.kind == "disaggregated" for job in traces.jobs):
+        from faro_ops.advise.recommend.pairs import with_pairs
+
+        traces = replace(traces, jobs=with_pairs(traces.jobs, capacity, PAPER, say))
     context = PolicyContext(traces.jobs, traces=traces)
     if learners(names, traces.jobs):
         fitted: dict[str, Any] = {"posterior": posterior} if posterior else {}
@@ -108,7 +109,6 @@ def simulate(
                     capacity,
                     trial_seeds(1)[0],
                     on_step=draw,
-                    make_cluster=ClusterApart,
                 )
     runs = run_trials(
         day,
@@ -116,7 +116,6 @@ def simulate(
         capacity,
         trial_draws(day, trials),
         report=say,
-        make_cluster=ClusterApart,
     )
     summary = pd.DataFrame([trial.key | summarize(trial.run) for trial in runs])
     if as_json:

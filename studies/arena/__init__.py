@@ -1,1 +1,5 @@
-"""Notebook 86: autoscalers of other projects as plugins, a fluid cluster, the scores of entries."""
+"""Notebook 86: which autoscaler loses least on the arena's scenarios? (docs/arena.md)
+
+Autoscalers of other projects as plugins, their own code, a fluid cluster, the scores of entries.
+`make arena` scores the recorded entries again.
+"""

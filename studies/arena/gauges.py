@@ -1,65 +1,54 @@
 """Autoscalers that read the gauges of language-model engines, and what can be tuned of them.
 
 The entries of the arena's scenario llm-10-v1 (`llm_*.py` in this folder) have the settings that
-`python benchmarks/llm_world.py --tune` chose with the public seed.
+`python -m studies.arena.llm_world --tune` chose with the public seed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 from faro_lib import forecast
-from faro_lib.policies import Policy, PolicyContext, RayServe
-from studies.llm_rivals import LLM_RIVALS, PREDICTORS, DynamoPlanner, GaugeHPA
-from studies.rivals import Rival
+from faro_lib.policies import Policy, PolicyContext
+from studies.llm.rivals import LLM_RIVALS, PREDICTORS, DynamoPlanner
+from studies.rivals.autoscalers import Rival
 
 
-def keda_waiting(context: PolicyContext, **options: Any) -> Policy:
-    """KEDA on the waiting requests."""
-    return GaugeHPA(gauge="waiting", name="KEDA-waiting", **options)
-
-
-def hpa_cache(context: PolicyContext, **options: Any) -> Policy:
-    """The HPA on the use of the KV cache."""
-    return GaugeHPA(gauge="cache_use", name="HPA-cache", **options)
-
-
-def ray_serve(context: PolicyContext, **options: Any) -> Policy:
-    """Ray Serve's rule on ongoing requests, which is no gauge, but must be tuned for engines."""
-    return RayServe(name="RayServe-llm", **options)
-
-
-def dynamo(context: PolicyContext, load: float, interval_s: float, predictor: float) -> Policy:
+def dynamo(
+    context: PolicyContext, name: str, load: float, interval_s: float, predictor: float
+) -> Policy:
     """Our reading of the throughput-based scaling of Dynamo's planner."""
-    name = "Dynamo"
     fitted = forecast.fit(PREDICTORS[int(predictor)], context.require("traces", name))
     return DynamoPlanner(forecaster=fitted, load=load, interval_s=interval_s, name=name)
 
 
-def _offered(rival: str, make: Callable[..., Policy], **settings: Sequence[float]) -> Rival:
+def _offered(
+    rival: str, name: str, make: Callable[..., Policy] | None = None, **settings: Sequence[float]
+) -> Rival:
     """A rival of docs/llm.md, with other values for some settings."""
     known = LLM_RIVALS[rival]
-    return Rival(make, {**known.settings, **settings}, known.start)
+    named = partial(make or known.make, name=name)
+    return Rival(named, {**known.settings, **settings}, known.start)
 
 
 LONG_S = (60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 TUNABLE: dict[str, Rival] = {
     "KEDA-waiting": _offered(
         "KEDA, waiting requests",
-        keda_waiting,
+        "KEDA-waiting",
         goal=(0.1, 0.2, 0.5, 1.0, 2.0),
         stabilisation_s=LONG_S,
     ),
     "HPA-cache": _offered(
         "HPA, KV cache",
-        hpa_cache,
+        "HPA-cache",
         goal=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
         stabilisation_s=LONG_S,
     ),
-    "RayServe-llm": _offered(
+    "RayServe-llm": _offered(  # its rule is on ongoing requests, which are no gauge
         "Ray Serve",
-        ray_serve,
+        "RayServe-llm",
         ongoing=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
         down_after_s=LONG_S,
     ),
-    "Dynamo": _offered("Dynamo planner", dynamo, load=(0.1, 0.2, 0.3, 0.45, 0.65)),
+    "Dynamo": _offered("Dynamo planner", "Dynamo", dynamo, load=(0.1, 0.2, 0.3, 0.45, 0.65)),
 }

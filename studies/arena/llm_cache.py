@@ -3,6 +3,6 @@
 from functools import partial
 
 from faro_lib.policies import register
-from studies.arena.gauges import hpa_cache
+from studies.arena.gauges import TUNABLE
 
-register("HPA-cache")(partial(hpa_cache, goal=0.02, stabilisation_s=600.0))
+register("HPA-cache")(partial(TUNABLE["HPA-cache"].make, goal=0.02, stabilisation_s=600.0))

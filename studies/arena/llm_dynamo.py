@@ -3,6 +3,6 @@
 from functools import partial
 
 from faro_lib.policies import register
-from studies.arena.gauges import dynamo
+from studies.arena.gauges import TUNABLE
 
-register("Dynamo")(partial(dynamo, load=0.3, interval_s=180.0, predictor=2.0))
+register("Dynamo")(partial(TUNABLE["Dynamo"].make, load=0.3, interval_s=180.0, predictor=2.0))

@@ -3,6 +3,6 @@
 from functools import partial
 
 from faro_lib.policies import register
-from studies.arena.gauges import keda_waiting
+from studies.arena.gauges import TUNABLE
 
-register("KEDA-waiting")(partial(keda_waiting, goal=0.5, stabilisation_s=3600.0))
+register("KEDA-waiting")(partial(TUNABLE["KEDA-waiting"].make, goal=0.5, stabilisation_s=3600.0))

@@ -4,8 +4,8 @@ The process gets one line of JSON per tick, the observation, and answers with on
 replicas. Its clock shows the simulated time. The first line describes the jobs, and its answer
 names the versions of the code.
 
-`python benchmarks/own_code.py --build` builds the program of the projects in Go, from the modules
-of `studies/arena/own`; Ray Serve's code is a Python package.
+`python -m studies.arena.agreement --build` builds the program of the projects in Go, from the
+modules of `studies/arena/own`; Ray Serve's code is a Python package.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ START_S = 300.0  # and for the first one, because a process may import for a whi
 
 @cache
 def program() -> Path:
-    """Where `python benchmarks/own_code.py --build` puts the program of these Go sources."""
+    """Where `python -m studies.arena.agreement --build` puts the program of these Go sources."""
     files = sorted([*SOURCES.glob("*.go"), *SOURCES.glob("go.*")])
     version = sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -66,7 +66,7 @@ class Bridge:
                 text=True,
             )
         except FileNotFoundError as error:
-            hint = "`python benchmarks/own_code.py --build` builds it"
+            hint = "`python -m studies.arena.agreement --build` builds it"
             raise ProcessFailed(f"{command[0]}: no such program; {hint}") from error
         self._finalizer = weakref.finalize(self, _end, self._process)
 

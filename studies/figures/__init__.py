@@ -1,1 +1,1 @@
-"""Figures of the pipeline's stages: a module per stage, with a caption beside each figure."""
+"""What the figures of several stages share: bars, axes, captions."""

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from faro_lib.figures.style import COLUMN_IN, colour
 from faro_lib.workload import Job
 from studies.figures.common import label_log_axis
-from studies.frames import Tables
-from studies.prediction_errors import WORST, prediction_errors
+from studies.tables.frames import Tables
+from studies.tables.prediction_errors import WORST, prediction_errors
 
 PLANNER = "Faro-Sum"  # the policy whose predictions are checked
 BAND = (0.1, 0.9)

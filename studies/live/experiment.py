@@ -21,11 +21,11 @@ from faro_ops.http import HttpClient
 from faro_ops.operate.rayserve.backend import Endpoint, serving
 from faro_ops.operate.rayserve.deploy import configuration, deploy
 from faro_ops.operate.rayserve.spec import ServeSpec, serve_specs
-from studies.frames import Tables, joined, read_tables, write_tables
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_live
-from studies.run_tables import tables_of, with_key
-from studies.traces import read_traces
+from studies.tables.frames import Tables, joined, read_tables, write_tables
+from studies.tables.run_tables import tables_of, with_key
+from studies.traces.files import read_traces
 
 BURST = 4 / 3  # rate of a minute's busiest ten seconds / the minute's mean rate
 

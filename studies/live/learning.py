@@ -34,12 +34,12 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.rayserve.backend import serving
 from faro_ops.operate.rayserve.spec import serve_specs
-from studies.frames import write_csv
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.deployments import check_prometheus, run_on_deployments
 from studies.live.emulated_deployments import FEWEST, RANDOM
 from studies.live.live_slice import Slice, matched_simulation, run_live
-from studies.misspecification import ASSUMING, KNOWING, LEARNING, Remembers
+from studies.misspecification.world import ASSUMING, KNOWING, LEARNING, Remembers
+from studies.tables.frames import write_csv
 
 WRONG = 1.5  # true / stated service time of SLOW
 SLOW = "c"

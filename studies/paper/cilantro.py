@@ -20,8 +20,8 @@ from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.shares import at_least_one_each
-from studies.prediction_errors import WORST
-from studies.run_tables import running_by_minute
+from studies.tables.prediction_errors import WORST
+from studies.tables.run_tables import running_by_minute
 
 # Load is in requests per replica per SLO duration, so that jobs with different SLOs are comparable.
 LOADS = np.geomspace(0.25, 16.0, 55)

@@ -140,7 +140,7 @@ def _describe_figures(
         texts = json.loads((results / f"figures/captions-{stage}.json").read_text())
         for name, text in texts.items():
             made_from = [outputs[file] for file in files if file in outputs]
-            if line := line_of(f"studies.figures.{stage}", name):
+            if line := line_of(f"studies.{stage}.figures", name):
                 made_from.append(
                     add_entity(
                         crate, f"#{line}", "SoftwareSourceCode", name=f"{line}, which draws {name}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from faro_lib.figures.style import COLOURS, MEASURES, colour
-from studies.frames import Tables
+from studies.tables.frames import Tables
 
 if TYPE_CHECKING:
     import altair

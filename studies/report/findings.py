@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from faro_lib.figures.style import MEASURES as LABELS
-from studies.forecast_scores import scores_caption
-from studies.paired import t_interval
+from studies.forecast.scores import scores_caption
 from studies.report.tables import MEASURES, by_run
-from studies.wording import and_list
+from studies.tables.paired import t_interval
+from studies.tables.wording import and_list
 
 
 def findings(results: Path, stages: set[str]) -> list[str]:

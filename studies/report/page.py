@@ -81,9 +81,9 @@ def write_report(
 
     from faro_lib.experiments.trials import trial_seeds
     from faro_lib.forecast.posterior import load_posterior
-    from studies.frames import read_tables
     from studies.report.explore import explorable
     from studies.report.findings import findings
+    from studies.tables.frames import read_tables
 
     results = Path(results)
     definitions = [(heading, definition) for heading, _, definition in MEASURES.values()]
@@ -141,7 +141,7 @@ def figures(results: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, di
                 "png": encoded,
                 "width_in": width_px / DPI,
                 "links": links,
-                "line": line_of(f"studies.figures.{stage}", name),
+                "line": line_of(f"studies.{stage}.figures", name),
             }
     return found
 
@@ -172,7 +172,7 @@ def size_of(results: Path, config: Mapping[str, Any], summary: pd.DataFrame) -> 
     import pandas as pd
 
     from faro_lib.workload.readers import read_jobs
-    from studies.wording import and_list
+    from studies.tables.wording import and_list
 
     jobs = len(read_jobs(results / "traces" / "jobs.csv"))
     requests = pd.read_parquet(results / "traces" / "requests.parquet", columns=["minute"])

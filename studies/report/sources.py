@@ -11,12 +11,12 @@ DRAWN = re.compile(r"\"(\w+)\"(?:: |\] = )Drawing\(")
 
 
 def line_of(module: str, figure: str) -> str | None:
-    """The line that draws a figure, as `studies/figures/traces.py:21`, or None.
+    """The line that draws a figure, as `studies/traces/figures.py:21`, or None.
 
     `module` is the name of the stage's module of figures.
 
-    >>> line_of("studies.figures.queueing", "half_wait").partition(":")[0]
-    'studies/figures/queueing.py'
+    >>> line_of("studies.queueing.figures", "half_wait").partition(":")[0]
+    'studies/queueing/figures.py'
     """
     file = f"{module.replace('.', '/')}.py"
     if not (ROOT / file).exists():

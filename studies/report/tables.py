@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from studies.paired import t_interval
+from studies.tables.paired import t_interval
 
 # Column of simulate/summary.csv -> heading, number format and definition. In all columns, lower is
 # better.

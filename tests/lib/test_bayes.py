@@ -6,7 +6,7 @@ import pytest
 from faro_lib.forecast import bayes_forecaster, load_posterior, save_posterior
 from faro_lib.forecast.regression import from_root
 from faro_lib.workload import Job, Traces
-from studies.forecast_scores import coverage, rolling
+from studies.forecast.scores import coverage, rolling
 
 pytest.importorskip("pymc")
 pytest.importorskip("nutpie")

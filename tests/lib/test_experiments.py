@@ -9,7 +9,6 @@ import pytest
 from checkouts import ROOT
 from forecast_worlds import ar1_posterior
 
-from benchmarks import tuning
 from faro_lib import forecast
 from faro_lib.control import PolicyFailed
 from faro_lib.experiments.trials import policy_context, trial_draws
@@ -17,14 +16,16 @@ from faro_lib.policies import FairShare, PolicyContext
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.replicas import SERIAL, Batched
 from faro_lib.workload.synthetic import synthetic
-from studies import remaining, scale
-from studies.compare import compare
-from studies.enlarge import last_days, mixed, repeated, shifted
-from studies.figures import scale as scale_figures
-from studies.figures import sensitivity as sensitivity_figures
-from studies.oracle import oracle
-from studies.run_tables import summaries
-from studies.sensitivity import PARAMETERS, margins, sensitivity, settings
+from studies.ablation import remaining
+from studies.comparison.run import compare
+from studies.forecast.oracle import oracle
+from studies.scale import figures as scale_figures
+from studies.scale import run as scale
+from studies.scale.world import last_days, mixed, repeated, shifted
+from studies.sensitivity import figures as sensitivity_figures
+from studies.sensitivity.run import PARAMETERS, margins, sensitivity, settings
+from studies.tables.run_tables import summaries
+from studies.tuning import run as tuning
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
@@ -318,7 +319,7 @@ class TestWhereTheMarginEnds:
     def test_an_slo_of_four_service_times_is_that_of_four_full_batches_for_a_job_with_batches(
         self, monkeypatch
     ):
-        monkeypatch.setattr("studies.sensitivity.measure", lambda jobs: None)
+        monkeypatch.setattr("studies.sensitivity.run.measure", lambda jobs: None)
         batched = replace(DAY.jobs[0], replica=Batched(4, 0.1, 0.5, 0.1))
         day = replace(DAY, jobs=(batched, *DAY.jobs[1:]))
         (setting,) = settings(day, PolicyContext(day.jobs), {"slo_factor": [4]})

@@ -21,8 +21,8 @@ from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.synthetic import synthetic
 from faro_ops.operate.loop.expected import Event, expected
-from studies.compare import compare
-from studies.figures.comparison import published_main
+from studies.comparison.figures import published_main
+from studies.comparison.run import compare
 from studies.paper.published import PaperFaro
 
 POLICIES = [

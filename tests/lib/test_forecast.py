@@ -12,12 +12,12 @@ from forecast_worlds import ar1_posterior, shaped_traces
 from hypothesis import given
 from hypothesis import strategies as st
 
-import studies.oracle  # noqa: F401, registers oracle
+import studies.forecast.oracle  # noqa: F401, registers oracle
 from faro_lib.forecast import fit, forecasters, register
 from faro_lib.forecast.forecaster import PAST_MINUTES
 from faro_lib.forecast.kalman import untrained
 from faro_lib.forecast.poisson import untrained_poisson
-from studies.forecast_scores import crps, rolling
+from studies.forecast.scores import crps, rolling
 
 TRACES = shaped_traces()
 DAY = TRACES.evaluation[0]

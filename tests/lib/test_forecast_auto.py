@@ -9,7 +9,7 @@ from forecast_worlds import BAD, ar1_posterior, shaped_traces
 from faro_lib.forecast import fit, forecasters
 from faro_lib.forecast.auto import backtest_terms
 from faro_lib.workload import Job, Traces
-from studies.forecast_scores import rolling
+from studies.forecast.scores import rolling
 
 JOBS = (Job("old"), Job("new"))
 

@@ -9,7 +9,7 @@ from forecast_worlds import BAD, GOOD, ar1_day, ar1_posterior, shaped_traces
 from faro_lib.forecast import bayes_forecaster, fit, load_posterior, recalibrated, save_posterior
 from faro_lib.forecast.regression import from_root, root
 from faro_lib.workload import Job, Traces
-from studies.forecast_scores import coverage, rolling
+from studies.forecast.scores import coverage, rolling
 
 UNIT, LAG, SPREAD = 20.0, 0.8, 0.05
 

@@ -11,7 +11,7 @@ import pytest
 from faro_lib.forecast import bayes_forecaster, fit, load_posterior
 from faro_lib.forecast.scores import crps_terms, difference
 from faro_lib.workload.tables import load_workload
-from studies import forecast_scores as scores
+from studies.forecast import scores
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from scipy.stats import norm
 
 from faro_lib.forecast.scores import crps_terms, difference
 from faro_lib.workload import Job
-from studies import forecast_scores as scores
-from studies import forecast_tables
+from studies.forecast import scores
+from studies.forecast import stage as forecast_tables
 
 
 def normal_forecasts(origins=200, n=4000, spread=1.0, seed=0):

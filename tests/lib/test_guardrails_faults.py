@@ -28,7 +28,7 @@ from faro_lib.protocol import (
 from faro_lib.simulate import SimulatedCluster, draw, simulate
 from faro_lib.workload import Workload
 from faro_lib.workload.synthetic import synthetic
-from studies.run_tables import decisions_frame
+from studies.tables.run_tables import decisions_frame
 
 SEED = 24
 CAPACITY_CORES = 36

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.latency_table import errors, latencies
 from faro_lib.policies import Fixed
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import ServingModel
@@ -14,6 +13,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload
 from faro_ops.advise.recommend.recommendation import LIVE
 from faro_ops.advise.recommend.sizing import violations_by_capacity
+from studies.queueing.latency_table import errors, latencies
 
 
 def synthetic(**changes):
@@ -252,7 +252,7 @@ def test_the_table_gives_the_utility_of_an_independent_simulation(seed):
 
 @pytest.mark.slow
 def test_the_table_is_within_0_03_of_the_simulation_on_average_and_0_1_in_99_percent_of_the_cases():
-    """The first 30 of the 200 cases of benchmarks/latency_table.py.
+    """The first 30 of the 200 cases of studies/queueing/latency_table.py.
 
     The error of the simulation counts in favour of the table.
     """

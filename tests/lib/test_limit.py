@@ -26,9 +26,9 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.replicas import Batched, Continuous
 from faro_lib.workload.synthetic import synthetic
-from studies.compare import compare, limits_of
-from studies.oracle import oracle
-from studies.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT, remaining
+from studies.ablation.remaining import ALL, AS_IS, CONSTANT, IDEALS, LIMIT, remaining
+from studies.comparison.run import compare, limits_of
+from studies.forecast.oracle import oracle
 
 
 @st.composite

@@ -12,7 +12,7 @@ from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.shares import at_least_one_each, fair_share
 from faro_lib.workload.synthetic import synthetic
-from studies.traces import write_jobs
+from studies.traces.files import write_jobs
 
 TRACES = synthetic(seed=3, jobs=3, days=2, minutes=60)
 TABLE = """

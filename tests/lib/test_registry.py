@@ -74,7 +74,7 @@ def test_two_plugins_with_the_same_file_name_in_two_folders_are_both_run_once(tm
 def test_every_objective_is_pursued_by_a_policy_of_its_name():
     from faro_lib.policies import PolicyContext
     from faro_lib.workload import Job
-    from studies.oracle import Oracle
+    from studies.forecast.oracle import Oracle
 
     context = PolicyContext((Job("a"),), forecaster=Oracle(jobs=("a",), truth=None))
     assert factory_of("Faro-ProportionalFair")(context).objective == "ProportionalFair"

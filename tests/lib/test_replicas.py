@@ -21,7 +21,7 @@ from faro_lib.workload.replicas import (
     mapping_of,
     replica_of,
 )
-from studies.traces import write_jobs
+from studies.traces.files import write_jobs
 
 REPLICAS = (
     SERIAL,

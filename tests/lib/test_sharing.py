@@ -26,7 +26,7 @@ from faro_lib.workload import Job, Placement, Traces, Workload, arrays_of, pools
 from faro_lib.workload.pools import chained
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous
 from faro_lib.workload.synthetic import synthetic
-from studies.sharing import shortage
+from studies.sharing.world import shortage
 from tests.support.examples import examples
 
 MODEL = model_of("mgc")

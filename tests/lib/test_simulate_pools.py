@@ -23,7 +23,7 @@ from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.pools import Placement, pools_of
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent
-from studies.pool_routers import ROUTERS, EarlyBinding
+from studies.sharing.routers import ROUTERS, EarlyBinding
 
 EARLY, LRU = ROUTERS["early"], ROUTERS["lru"]
 KINDS = (

@@ -25,9 +25,9 @@ from faro_lib.simulate.pools import LATE_BINDING
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent, Continuous
-from studies.oracle import Oracle
+from studies.forecast.oracle import Oracle
 from studies.paper.solver import solve_paper
-from studies.pool_routers import ROUTERS
+from studies.sharing.routers import ROUTERS
 
 pytestmark = pytest.mark.slow
 

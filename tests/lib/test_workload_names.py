@@ -5,7 +5,7 @@ import pytest
 
 from faro_lib.workload import Job
 from faro_lib.workload.tables import load_workload
-from studies.traces import write_jobs
+from studies.traces.files import write_jobs
 
 SMALL = {"jobs": 3, "days": 2, "minutes": 60}
 

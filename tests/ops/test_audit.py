@@ -25,7 +25,7 @@ from faro_ops.advise.calibrate import Calibration
 from faro_ops.advise.calibrate.priors import CalibratedService
 from faro_ops.advise.recommend.sizing import uniform_draws
 from faro_ops.cli import main
-from studies.traces import write_jobs
+from studies.traces.files import write_jobs
 
 
 def table_of(world: worlds.World, records) -> pd.DataFrame:

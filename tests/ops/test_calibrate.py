@@ -67,7 +67,7 @@ def test_the_kind_and_its_parameters_are_found(known):
 @pytest.mark.study
 @pytest.mark.parametrize("known", SERVICES, ids=str)
 def test_each_of_sixteen_services_is_found(known):
-    """`benchmarks/kinds.py` prints the same as a table.
+    """`tests/support/calibrated_kinds.py` prints the same as a table.
 
     docs/replicas.md says which ones are expected to be refused.
     """

@@ -18,8 +18,8 @@ from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.operate.limits.bounds import AsBounds, bounds
-from studies import adoption
-from studies.adoption import StaticFloors, UnderCeilings, divided, static_floors
+from studies.adoption import policies as adoption
+from studies.adoption.policies import StaticFloors, UnderCeilings, divided, static_floors
 
 RISING = [0, 0.5, 0.8, 0.95, 0.99, 1.0]
 

@@ -9,7 +9,7 @@ import pytest
 
 from studies.live import learning
 from studies.live.agreement import LIVE
-from studies.misspecification import LEARNING
+from studies.misspecification.world import LEARNING
 
 pytestmark = [pytest.mark.live, pytest.mark.study]
 SCALE = 6.0

@@ -283,7 +283,7 @@ def summary_of(**violations):
 
 
 def test_a_single_policy_has_no_pair_to_compare():
-    from studies.figures import live as draw
+    from studies.live import figures as draw
 
     alone = summary_of(A=([0.1, 0.11, 0.1], [0.1, 0.1, 0.11]))
     assert len(pairs(alone)) == 0

@@ -378,7 +378,7 @@ TOKENS = {"prompt_tokens": 10, "output_tokens": 20}
 MODELS = {
     "emulated": {"import_path": "faro_ops.operate.rayserve.models:EmulatedTokens"},
     "llama.cpp": {
-        "import_path": "studies.live.engine:Engine",
+        "import_path": "studies.live.engine.model:Engine",
         "args": {"lengths": TOKENS, "slots": 8, "size": {"context": 512}},
     },
 }

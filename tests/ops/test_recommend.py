@@ -40,8 +40,8 @@ from faro_ops.advise.sources.load_history import (
     history_of,
 )
 from faro_ops.operate.loop.loop import run
-from studies.oracle import Oracle
-from studies.traces import traces_frame
+from studies.forecast.oracle import Oracle
+from studies.traces.files import traces_frame
 
 JOBS = (Job("busy"), Job("idle"))
 STEADY = np.tile([[1200.0], [60.0]], 30)  # 20 and 1 requests a second

@@ -6,7 +6,7 @@ import pytest
 
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
-from studies.traces import traces_frame
+from studies.traces.files import traces_frame
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 

@@ -12,16 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from faro_lib import files
-from faro_lib.workload import limits
+from faro_lib.workload import limits, request_log
 from faro_lib.workload.bursts import burst_arrivals, dispersion
-from faro_ops.advise.sources import request_log
-from faro_ops.advise.sources.load_history import history_from_csv
-from faro_ops.advise.sources.request_log import (
+from faro_lib.workload.request_log import (
     COMPRESSIONS,
     FORMATS,
     is_request_log,
     read_request_log,
 )
+from faro_ops.advise.sources.load_history import history_from_csv
 
 START = pd.Timestamp("2026-03-02T08:00:00")
 RNG = np.random.default_rng(1)

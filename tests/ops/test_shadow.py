@@ -21,7 +21,7 @@ from faro_ops.advise.audit.records import records_from_journal
 from faro_ops.advise.audit.shadow import plan_scores
 from faro_ops.operate.loop import loop
 from faro_ops.operate.memory.journal import read
-from studies.traces import write_jobs
+from studies.traces.files import write_jobs
 
 MINUTES = 130
 

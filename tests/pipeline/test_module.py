@@ -11,7 +11,7 @@ from checkouts import ROOT, Checkout, make_checkout
 from faro_lib.policies import FairShare
 from faro_lib.simulate import simulate
 from faro_lib.workload.synthetic import synthetic
-from studies.run_tables import tables_of
+from studies.tables.run_tables import tables_of
 
 PAGE = (ROOT / "docs" / "module.md").read_text()
 

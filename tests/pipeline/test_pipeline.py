@@ -580,8 +580,8 @@ class TestTheWholePipeline:
     @pytest.mark.parametrize(
         ("changed", "runs"),
         [
-            ("studies/figures/comparison.py", DRAWN),
-            ("studies/figures/traces.py", {"draw_traces", "report"}),
+            ("studies/comparison/figures.py", DRAWN),
+            ("studies/traces/figures.py", {"draw_traces", "report"}),
             ("studies/report/page.py", {"report"}),
         ],
     )
@@ -617,7 +617,7 @@ class TestTheWholePipeline:
 
         changes = {
             "faro_lib/policies/platforms.py": commented,
-            "studies/figures/comparison.py": commented,
+            "studies/comparison/figures.py": commented,
             "workflow/faro_pipeline/settings/schema.py": with_code,
             "workflow/faro_pipeline/stages/scale.py": with_code,
             "faro_ops/advise/recommend/sizing.py": with_code,

@@ -16,8 +16,8 @@ from faro_pipeline.settings import load
 from faro_pipeline.start import NEEDED
 
 from faro_lib import workload
+from faro_lib.workload import request_log
 from faro_lib.workload.jobs import TABLES
-from faro_ops.advise.sources import request_log
 
 NOT_CHECKED = "config: only types and ranges are checked, because "
 LEARNING = ("--config", "synthetic={days: 3}", "scale={curve: [20]}", "days={judged: [2]}")
@@ -103,7 +103,7 @@ def test_the_command_of_a_figure_is_the_same_in_each_run(tmp_path):
     target = "results/synthetic/figures/captions-arena.json"
     done = checkout.snakemake("--dry-run", "--printshellcmds", "--", target)
     said = done.stdout + done.stderr
-    (command,) = re.findall(r"faro_pipeline draw studies.figures.arena .*", said)
+    (command,) = re.findall(r"faro_pipeline draw studies.arena.figures .*", said)
     assert " data/arena/Mine.json " in command
     assert "runtime-cache" not in command
 

@@ -15,15 +15,15 @@ import pytest
 from checkouts import ROOT
 
 from faro_ops.advise.arena.scenarios import scenarios
+from studies.arena.figures import arena_caption, ranks_and_scenarios
 from studies.arena.scores import over_worlds, read_scenario
-from studies.figures.arena import arena_caption, ranks_and_scenarios
 
 GUIDE = (ROOT / "docs" / "arena.md").read_text()
 FILE = re.search(r"`my_entry.py`:\n\n```python\n(.*?)```", GUIDE, re.DOTALL)[1]
 COMMANDS = re.search(r"```sh\n(.*?)```", GUIDE, re.DOTALL)[1].splitlines()
 AGENT = re.search(r"```python\n(import gymnasium.*?)```", GUIDE, re.DOTALL)[1]
 PAGE = runpy.run_path(str(ROOT / "docs/arena_tables.py"))
-AGAIN = runpy.run_path(str(ROOT / "benchmarks/arena.py"))
+AGAIN = runpy.run_path(str(ROOT / "studies/arena/run.py"))
 
 
 @pytest.mark.slow

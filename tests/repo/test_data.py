@@ -7,7 +7,7 @@ from checkouts import ROOT
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import load_workload
-from studies.traces import traces_frame
+from studies.traces.files import traces_frame
 
 NAMES = {"job0": "caption", "job1": "detect", "job2": "search", "job3": "translate"}
 

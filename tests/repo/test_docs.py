@@ -19,7 +19,7 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
 # Files that the pages tell readers to make.
 EXAMPLES = ("out.ipynb", "my_", "NN_", "notebooks/NN_", "cli/x.py", "x/cluster.py")
-EXAMPLES += ("studies/figures/name.py", "workflow/rules/name.smk")
+EXAMPLES += ("studies/name/figures.py", "workflow/rules/name.smk")
 pytestmark = pytest.mark.skipif(not FILES, reason="not a git checkout")
 
 

@@ -45,9 +45,9 @@ def test_every_figure_is_on_the_page_with_its_notebook(rules, stages):
 
 def test_a_stage_declares_every_figure_that_its_module_draws(stages):
     named = {}
-    for path in ROOT.glob("studies/**/figures/*.py"):
+    for path in ROOT.glob("studies/*/figures.py"):
         drawn = re.findall(r"\"(\w+)\"(?:: |\] = )Drawing\(", path.read_text())
-        named |= dict.fromkeys(drawn, path.stem)
+        named |= dict.fromkeys(drawn, path.parent.name)
     assert named == stages
 
 

@@ -29,8 +29,12 @@ MAY_IMPORT = {
     "studies": {"faro_lib", "studies"},
     "faro_pipeline": set(FOLDERS),
 }
-# These studies run on real replicas, so they may import what an operator has.
-LIVE_STUDIES = ("studies.live", "studies.adoption")
+# These studies run on real replicas or judge what an operator has, so they may import it.
+OPERATED = (
+    *("studies.live", "studies.adoption", "studies.arena"),
+    *("studies.comparison.rerecord", "studies.disaggregated.run", "studies.gpus.run"),
+)
+
 
 # In the order of the data flow: a package imports only from packages before it.
 ORDER = {
@@ -127,7 +131,7 @@ def test_a_place_imports_only_what_its_reader_has(place):
         f"{module} imports {other}"
         for module, other in arrows(place)
         if place_of(other) not in MAY_IMPORT[place]
-        if not (place_of(other) == "faro_ops" and module.startswith(LIVE_STUDIES))
+        if not (place_of(other) == "faro_ops" and module.startswith(OPERATED))
     ]
     assert wrong == []
 
@@ -206,6 +210,18 @@ def test_the_simulator_loads_at_most_40_of_our_modules_and_none_of_an_operator()
     loaded = loaded_by("import faro_lib.simulate") & set(MODULES)
     assert {place_of(module) for module in loaded} == {"faro_lib"}
     assert len(loaded) <= 40, sorted(loaded)
+
+
+def test_a_simulated_pool_needs_nothing_of_faro_ops_but_the_commands(tmp_path):
+    jobs, counts = tmp_path / "jobs.yaml", tmp_path / "counts.csv"
+    jobs.write_text("\n".join(f"- {{job: {j}, pool: p, models_per_replica: 2}}" for j in "ab"))
+    counts.write_text("minute,job,requests\n0,a,60\n0,b,60\n")
+    tables = ["--workload", str(counts), "--jobs", str(jobs), "--capacity", "4"]
+    options = ["simulate", *tables, "--policy", "FairShare"]
+    command = f"from faro_ops.cli import main\nassert main({options}) == 0"
+    loaded = loaded_by(command) - loaded_by("import faro_ops.cli.app")
+    assert "faro_lib.simulate.pools" in loaded
+    assert {module for module in loaded if place_of(module) == "faro_ops"} == set()
 
 
 @pytest.mark.parametrize(

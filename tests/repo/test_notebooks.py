@@ -13,8 +13,9 @@ from checkouts import ROOT
 from faro_pipeline.notebook import run_notebook
 
 from faro_lib.files import find_upwards
-from studies.figures import live, sensitivity
-from studies.wording import markdown_table
+from studies.live import figures as live
+from studies.sensitivity import figures as sensitivity
+from studies.tables.wording import markdown_table
 
 EXERCISES = sorted((ROOT / "notebooks/exercises").glob("*.ipynb"))
 NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *EXERCISES]

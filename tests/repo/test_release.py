@@ -13,9 +13,8 @@ import pytest
 import yaml
 from checkouts import ROOT
 from network import cut_off
-
-from benchmarks import release as release_script
-from benchmarks.bill import BILL, LICENCES, bills, listed, name_and_version
+from release import archive as release_script
+from release.bill import BILL, LICENCES, bills, listed, name_and_version
 
 TRACES = b"the traces of others"
 LISTED = {"faro-10jobs": {"files": {"input.json": {"sha256": hashlib.sha256(TRACES).hexdigest()}}}}
@@ -101,7 +100,7 @@ def bills_of(files, stated, tools) -> dict[str, bytes]:
 @pytest.fixture
 def release(folder, monkeypatch, capsys, tmp_path):
     """A function that runs the script in that repository: (exit status, output, errors)."""
-    spec = importlib.util.spec_from_file_location("release", ROOT / "benchmarks" / "release.py")
+    spec = importlib.util.spec_from_file_location("archive", ROOT / "workflow/release/archive.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     tools = tmp_path / "tools"
@@ -111,7 +110,7 @@ def release(folder, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(module, name, value)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["release.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["archive.py", *map(str, arguments)])
         status = module.main()
         said = capsys.readouterr()
         return status, said.out, said.err.splitlines()

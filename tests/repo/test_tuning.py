@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from waiting import PATIENCE_S, until
 
-from benchmarks import tuning
 from faro_lib import forecast
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.workload.synthetic import synthetic
+from studies.tuning import run as tuning
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 

@@ -11,11 +11,11 @@ from faro_lib.experiments.trials import trial_draws
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.faro import tuned, tuned_options
 from faro_lib.workload.synthetic import synthetic
-from studies.ablation import our_steps, paper_steps, variants
-from studies.compare import compare, limits_of
-from studies.figures import ablation as figure
+from studies.ablation import figures as figure
+from studies.ablation.run import our_steps, paper_steps, variants
+from studies.comparison.run import compare, limits_of
 from studies.paper.published import ExactPaperFaro, PaperFaro
-from studies.run_tables import summaries
+from studies.tables.run_tables import summaries
 
 ROOT = Path(__file__).parents[2]
 

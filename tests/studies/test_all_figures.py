@@ -19,25 +19,23 @@ from faro_lib.figures.style import COLUMN_IN, FONT_PT, PAGE_IN
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched
 from faro_lib.workload.service import true_busy_s
-from studies.figures import (
-    ablation,
-    arena,
-    comparison,
-    days,
-    disaggregated,
-    forecast,
-    kubernetes,
-    live,
-    llm,
-    misspecification,
-    queueing,
-    replicas,
-    scale,
-    sensitivity,
-    sharing,
-    sloppify,
-    traces,
-)
+from studies.ablation import figures as ablation
+from studies.arena import figures as arena
+from studies.comparison import figures as comparison
+from studies.days import figures as days
+from studies.disaggregated import figures as disaggregated
+from studies.forecast import figures as forecast
+from studies.kubernetes import figures as kubernetes
+from studies.live import figures as live
+from studies.llm import figures as llm
+from studies.misspecification import figures as misspecification
+from studies.queueing import figures as queueing
+from studies.replicas import figures as replicas
+from studies.scale import figures as scale
+from studies.sensitivity import figures as sensitivity
+from studies.sharing import figures as sharing
+from studies.sloppify import figures as sloppify
+from studies.traces import figures as traces
 
 pytestmark = pytest.mark.slow
 OF_A_PAGE = "disaggregated"  # drawn by a script of docs/, not by the pipeline

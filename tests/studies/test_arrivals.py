@@ -6,7 +6,7 @@ import pytest
 
 from faro_lib.workload.bursts import burst_arrivals
 from faro_lib.workload.synthetic import synthetic
-from studies.arrivals import (
+from studies.arrivals.world import (
     AT_RANDOM,
     BURSTS,
     FITTED,

@@ -12,7 +12,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.utility import DROPS, build_table
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched
-from studies.best_configurations import best_configurations
+from studies.replicas.best_configurations import best_configurations
 
 SLOW, FAST = (
     Job("slow", max_replicas=6),

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from faro_lib.workload import Job
-from studies.figures import comparison
+from studies.comparison import figures as comparison
 from studies.figures.prediction import error_bands, prediction_caption
-from studies.prediction_errors import prediction_errors
+from studies.tables.prediction_errors import prediction_errors
 
 MINUTES = pd.DataFrame(
     {"policy": "Faro-Sum", "job": "a", "minute": range(4), "utility": [1.0, 0.5, 0.75, 0.0]}

@@ -15,8 +15,8 @@ from faro_lib.simulate import simulate
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 from studies.paper.cilantro import LOADS, SIZES, Cilantro, LearnedLatency, learn, learning_curve
-from studies.prediction_errors import prediction_errors
-from studies.run_tables import decisions_frame, minutes_frame
+from studies.tables.prediction_errors import prediction_errors
+from studies.tables.run_tables import decisions_frame, minutes_frame
 
 JOB = Job("a")
 KIND = JOB.model

@@ -11,8 +11,8 @@ from faro_lib import forecast
 from faro_lib.metrics.paired import unit_interval
 from faro_lib.workload.changes import CHANGES, changed
 from faro_lib.workload.synthetic import synthetic
-from studies.days import BLOCK_MINUTES, CLAIRVOYANT, by_units, over_days, paired, tally
-from studies.figures import days as draw
+from studies.days import figures as draw
+from studies.days.run import BLOCK_MINUTES, CLAIRVOYANT, by_units, over_days, paired, tally
 
 
 @pytest.fixture(scope="module")

@@ -20,15 +20,15 @@ from plain_steps import (
 from faro_lib.allocate import OBJECTIVES
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
-from studies.chunked import chunked_latency_s
-from studies.disaggregated import (
+from studies.disaggregated.chunked import chunked_latency_s
+from studies.disaggregated.figures import APART, CHUNKS, POOL, finding, sustained
+from studies.disaggregated.pairs import best_pairs, pair_table, solve_pairs
+from studies.disaggregated.world import (
     Requests,
     apart_latency_s,
     disaggregated,
     pooled_latency_s,
 )
-from studies.figures.disaggregated import APART, CHUNKS, POOL, finding, sustained
-from studies.pairs import best_pairs, pair_table, solve_pairs
 
 BOTH = Continuous(**STEPS, **KNEES)
 KIND = disaggregated(BOTH, link_gbps=8.0, prefill_max_tokens=400)

@@ -18,10 +18,11 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 from faro_ops.advise.profile.load_generator import Sent
 from faro_ops.operate.memory.journal import Header, Journal
-from studies.live import engine_scale
-from studies.live.engine import TIMINGS, Engine, check_engine, model_file
-from studies.live.engine_scale import CLIENTS, HISTORY, arrivals_of, at_clients, services
-from studies.live.engine_trials import (
+from studies.live.engine import scale as engine_scale
+from studies.live.engine.model import TIMINGS, Engine, check_engine, model_file
+from studies.live.engine.random_model import FIRST_WORD, Size, write_model
+from studies.live.engine.scale import CLIENTS, HISTORY, arrivals_of, at_clients, services
+from studies.live.engine.trials import (
     chat,
     lengths_of,
     live_measures,
@@ -30,7 +31,6 @@ from studies.live.engine_trials import (
     slower,
     twin_measures,
 )
-from studies.live.random_model import FIRST_WORD, Size, write_model
 
 KIND = Continuous(
     0.02, 0.003, 0.001, 8, 20.0, 40.0, 0.5, 0.5, beta_knees=((4, 0.001),), slo_on="end_to_end"
@@ -107,9 +107,10 @@ def test_an_engine_that_is_not_installed_is_one_line(monkeypatch):
 
 def test_a_model_is_written_once(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr("studies.live.engine.tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("studies.live.engine.model.tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(
-        "studies.live.engine.write_model", lambda path, size: (written.append(size), path.touch())
+        "studies.live.engine.model.write_model",
+        lambda path, size: (written.append(size), path.touch()),
     )
     assert model_file() == model_file()
     assert model_file(Size(**SMALL)) != model_file()
@@ -155,7 +156,7 @@ def test_a_slowed_replica_takes_longer_for_everything_by_the_same_factor():
 
 def test_the_profiled_service_streams_through_all_requests_at_once():
     job, spec = chat()
-    assert spec.import_path == "studies.live.engine:Engine"
+    assert spec.import_path == "studies.live.engine.model:Engine"
     assert spec.concurrency == spec.max_ongoing_requests
     assert spec.args["slots"] == job.replica.max_sequences
 

@@ -10,8 +10,8 @@ import pytest
 from test_engine import LENGTHS, SMALL, parts_of, request
 
 from faro_lib.workload.replicas import Continuous
-from studies.live.engine import TOKEN_COLUMNS, Engine
-from studies.live.engine_steps import in_service, of_steps, steps_of, tokens_of_one
+from studies.live.engine.model import TOKEN_COLUMNS, Engine
+from studies.live.engine.steps import in_service, of_steps, steps_of, tokens_of_one
 
 LAW = Continuous(0.008, 0.002, 0.001, 8, output_tokens=20, prompt_tokens=40)
 

@@ -8,8 +8,8 @@ from faro_lib.policies import Fixed
 from faro_lib.simulate import draw, simulate
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import replica_of
-from studies.engines import EngineCluster, load_of, simulate_engines, tokens_per_min
-from studies.llm import LIVE
+from studies.llm.engines import EngineCluster, load_of, simulate_engines, tokens_per_min
+from studies.llm.world import LIVE
 
 REPLICA = replica_of(
     {

@@ -15,8 +15,8 @@ from faro_lib.policies import FairShare
 from faro_lib.protocol import Assuming
 from faro_lib.workload.replicas import SERIAL
 from faro_lib.workload.synthetic import synthetic
-from studies.figures.replicas import finding
-from studies.replicas import (
+from studies.replicas.figures import finding
+from studies.replicas.run import (
     ASSUMED,
     LEADER,
     SERVICES,
@@ -72,7 +72,7 @@ def test_the_losses_of_the_services_add_up_to_the_total_though_some_minutes_have
     traces = synthetic(jobs=2, days=1, minutes=6)
     jobs = tuple(replace(SERVICES["classify"], name=name) for name in traces.names)
     idle = replace(traces, jobs=jobs, evaluation=traces.evaluation * (np.arange(6) % 3 > 0))
-    monkeypatch.setattr("studies.replicas.policies_of", lambda *_: {"FairShare": FairShare()})
+    monkeypatch.setattr("studies.replicas.run.policies_of", lambda *_: {"FairShare": FairShare()})
     runs = compare(idle, [2], trials=1, report=lambda line: None)
     np.testing.assert_allclose(runs["lost_classify"], runs["lost_utility"])
 

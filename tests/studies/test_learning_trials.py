@@ -20,7 +20,7 @@ from studies.live import learning
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.deployments import queries
 from studies.live.emulated_deployments import BUCKETS, RANDOM, Deployment, Settings
-from studies.misspecification import ASSUMING, KNOWING, LEARNING
+from studies.misspecification.world import ASSUMING, KNOWING, LEARNING
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 from faro_lib.simulate import draw
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Continuous
-from studies.lengths import logged, lognormal
+from studies.llm.lengths import logged, lognormal
 
 LOGNORMAL = Continuous(0.02, 0.001, 1e-4, 16, 50, 200, output_cv=0.5, prompt_cv=1.0)
 RNG = np.random.default_rng(3)

@@ -12,23 +12,13 @@ from faro_lib.protocol import PLANNED, Plan
 from faro_lib.simulate import draw
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import replica_of
-from studies import goodput
-from studies.engines import EngineObservation, cache_tokens, simulate_engines
-from studies.goodput import REPLICAS, UTILISATIONS, Goodput, GoodputByLengths, mean_tokens
-from studies.llm import (
-    BLOCK,
-    LIVE,
-    WARM_UP,
-    Block,
-    Services,
-    blocks,
-    latency_table,
-    services_of,
-    sizes_near,
-)
-from studies.llm_bounds import Foreseen, fewest_missed
-from studies.llm_load import LONG_MEAN, RECENT_MEAN, SERIES, load_scores
-from studies.llm_rivals import (
+from studies.forecast.oracle import Oracle
+from studies.llm import goodput
+from studies.llm.bounds import fewest_missed
+from studies.llm.engines import EngineObservation, cache_tokens, simulate_engines
+from studies.llm.goodput import REPLICAS, UTILISATIONS, Goodput, GoodputByLengths, mean_tokens
+from studies.llm.load import LONG_MEAN, RECENT_MEAN, SERIES, load_scores
+from studies.llm.rivals import (
     FARO,
     LLM_RIVALS,
     PREDICTORS,
@@ -43,7 +33,18 @@ from studies.llm_rivals import (
     per_request,
     planner,
 )
-from studies.llm_stage import few_clients
+from studies.llm.stage import few_clients
+from studies.llm.world import (
+    BLOCK,
+    LIVE,
+    WARM_UP,
+    Block,
+    Services,
+    blocks,
+    latency_table,
+    services_of,
+    sizes_near,
+)
 
 REPLICA = replica_of(
     {
@@ -202,7 +203,7 @@ def test_faro_without_bursts_has_tables_of_random_arrivals():
         def at_random(self):
             return self.random
 
-    forecaster = Foreseen(jobs=("a", "b"), future=np.ones((2, 1)))
+    forecaster = Oracle(jobs=("a", "b"), truth=np.ones((2, 1)))
     known = Known(JOBS, WithBursts(), {"load": forecaster}, {"load": np.empty((2, 0))})
     settings = {"lengths_minutes": 15.0, "horizon_minutes": 5.0}
     assert faro(known, bursts=1.0, **settings).goodput is known.goodput
@@ -237,7 +238,7 @@ def test_requests_beyond_the_load_with_the_most_goodput_are_dropped(seen):
 
 
 def test_every_policy_may_drop_requests_and_only_faro_plans_with_drops():
-    forecaster = Foreseen(jobs=("a", "b"), future=np.ones((2, 1)))
+    forecaster = Oracle(jobs=("a", "b"), truth=np.ones((2, 1)))
     names = ("load", *PREDICTORS)
     known = Known(
         JOBS,
@@ -376,14 +377,6 @@ def test_there_are_no_sizes_if_one_share_is_not_nearly_reached():
 
 def test_sizes_that_leave_no_choice_are_ignored():
     assert sizes_near(tried_at(0.42, 0.3, 0.13, 0.06), (0.95, 0.85, 0.6), least=11) == []
-
-
-def test_a_clairvoyant_forecast_is_the_truth():
-    future = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    forecaster = Foreseen(jobs=("a", "b"), future=future)
-    later = forecaster.start().update(future[:, 0]).update(future[:, 1])
-    assert forecaster.sample(2).tolist() == [[[1.0, 2.0]], [[4.0, 5.0]]]
-    assert later.sample(2, 7).tolist() == [[[3.0, 3.0]], [[6.0, 6.0]]]
 
 
 def test_with_the_best_replicas_of_each_minute_no_fewer_requests_can_miss():

@@ -8,9 +8,8 @@ import pytest
 
 from faro_lib.simulate import TRIAL_SEEDS
 from faro_lib.workload.bursts import burst_arrivals
-from studies.arrivals import AT_RANDOM, FITTED, TRUE, USUAL
-from studies.lengths import lognormal
-from studies.llm_azure import (
+from studies.arrivals.world import AT_RANDOM, FITTED, TRUE, USUAL
+from studies.llm.azure import (
     EXACT_TIMES,
     LOGGED,
     LOGNORMAL,
@@ -24,7 +23,7 @@ from studies.llm_azure import (
     sizes_of,
     steps,
 )
-from studies.llm_bursts import (
+from studies.llm.bursts import (
     LOAD_KNOWN,
     SLO_S,
     WARM_UP,
@@ -33,6 +32,7 @@ from studies.llm_bursts import (
     services_of,
     sizes_by_first_half,
 )
+from studies.llm.lengths import lognormal
 
 MINUTES = 12
 

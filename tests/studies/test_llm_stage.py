@@ -7,9 +7,9 @@ import yaml
 from checkouts import ROOT
 from faro_pipeline.settings import load
 
-from studies.figures.llm import finding, missed_by_policy
-from studies.llm import services_of
-from studies.llm_stage import (
+from studies.llm.figures import finding, missed_by_policy
+from studies.llm.servegen import arrivals_of_day, lengths_at
+from studies.llm.stage import (
     FEW,
     LEADER,
     POLICIES,
@@ -21,7 +21,7 @@ from studies.llm_stage import (
     tuned,
     untuned,
 )
-from studies.servegen import arrivals_of_day, lengths_at
+from studies.llm.world import services_of
 
 TUNING = ROOT / "data/recorded-llm/tuning.csv"
 

@@ -16,8 +16,8 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.synthetic import synthetic
-from studies.figures.misspecification import finding
-from studies.misspecification import (
+from studies.misspecification.figures import finding
+from studies.misspecification.world import (
     ASSUMING,
     FAROS,
     KNOWING,

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from observations import observed
 
-from benchmarks.own_code import KEPT, compared
 from faro_lib.control import PolicyFailed
 from faro_lib.policies import HPA
 from faro_lib.policies.platforms import RayServe
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job, Workload
+from studies.arena.agreement import KEPT, compared
 from studies.arena.as_built import BUILT
 from studies.arena.hpa_behavior import SLOW_DOWN, BehaviorHPA
 from studies.arena.keda import KEDA
@@ -85,7 +85,7 @@ def test_a_process_that_does_not_answer_in_time_is_one_line():
 
 
 def test_a_program_that_is_missing_says_how_to_build_it():
-    with pytest.raises(ProcessFailed, match=r"own_code\.py --build"):
+    with pytest.raises(ProcessFailed, match=r"studies.arena.agreement --build"):
         Bridge(("/nowhere/own", "hpa"))
 
 
@@ -145,8 +145,8 @@ def test_ray_averages_over_time_and_so_leaves_out_the_sample_of_this_moment():
     assert asked[6] == (30, 30)
 
 
-# The programs in Go: `python benchmarks/own_code.py --build`.
-go = pytest.mark.skipif(not program().exists(), reason="benchmarks/own_code.py --build builds it")
+# The programs in Go: `python -m studies.arena.agreement --build`.
+go = pytest.mark.skipif(not program().exists(), reason="`make rivals` builds it")
 
 
 def both(reading, ticks):

@@ -12,10 +12,10 @@ from faro_lib.figures import use_style
 from faro_lib.policies import FairShare
 from faro_lib.simulate import simulate
 from faro_lib.workload import Job, Workload
-from studies.figures.kubernetes import node_caption, on_a_node
-from studies.frames import Tables, read_tables, write_tables
+from studies.kubernetes.figures import node_caption, on_a_node
 from studies.live.recovery import recovery_s
-from studies.run_tables import tables_of
+from studies.tables.frames import Tables, read_tables, write_tables
+from studies.tables.run_tables import tables_of
 
 ABOUT = {"ray": "2.60.0", "kubeletVersion": "v1.20.2", "processors": 2}
 

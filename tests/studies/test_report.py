@@ -10,11 +10,11 @@ import pytest
 from faro_pipeline.settings import Config
 
 from faro_lib.workload.synthetic import synthetic
-from studies.paired import t_interval
 from studies.report import findings
 from studies.report.page import write_report
 from studies.report.tables import MEASURES
-from studies.traces import write_traces
+from studies.tables.paired import t_interval
+from studies.traces.files import write_traces
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489"

@@ -10,12 +10,12 @@ from faro_lib.figures import use_style
 from faro_lib.workload.synthetic import synthetic
 from faro_ops.advise.recommend.figure import capacity_curve
 from faro_ops.cli.figure_page import page_of
+from studies.comparison.figures import policies_by_capacity
 from studies.figures.captions import save_all
-from studies.figures.comparison import policies_by_capacity
 from studies.figures.drawing import Drawing
 from studies.report.page import write_report
 from studies.report.tables import MEASURES
-from studies.traces import write_traces
+from studies.traces.files import write_traces
 
 PHONE, DESKTOP = 390, 1280
 MARKED = {16: "meets 1 %"}

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from faro_lib.workload.replicas import replica_of
-from studies.engines import costs
-from studies.servegen import (
+from studies.llm.engines import costs
+from studies.llm.servegen import (
     DAY_S,
     QUANTILES,
     WINDOW_S,

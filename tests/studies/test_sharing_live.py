@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.sharing_live import (
+from faro_ops.operate.rayserve.spec import BINDINGS, LATE
+from studies.live.sharing import (
     PLACEMENTS,
     SHARED,
     SLO_S,
@@ -12,7 +13,6 @@ from benchmarks.sharing_live import (
     measures,
     twin,
 )
-from faro_ops.operate.rayserve.spec import BINDINGS, LATE
 
 PATH = PathCost(outside_s=0.02, inside_s=0.01, gateway_cpu_s=0.0)
 

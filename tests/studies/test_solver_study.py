@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faro_lib.workload.synthetic import synthetic
-from studies import solver_study as study
+from studies.sloppify import run as study
 
 
 @pytest.fixture(scope="module")

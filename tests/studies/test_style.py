@@ -11,7 +11,10 @@ from matplotlib.figure import Figure
 
 from faro_lib.figures import style
 from faro_lib.workload import Job
-from studies.figures import common, comparison, forecast, sloppify
+from studies.comparison import figures as comparison
+from studies.figures import common
+from studies.forecast import figures as forecast
+from studies.sloppify import figures as sloppify
 
 # Linear RGB as seen without one type of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {

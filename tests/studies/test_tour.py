@@ -10,7 +10,7 @@ import pytest
 from faro_lib.allocate import solve
 from faro_lib.figures.style import check_legible
 from faro_lib.workload import Job
-from studies import tour
+from studies.tour import figures as tour
 
 JOBS = (Job("a"), Job("b"), Job("c", slo_s=1.5))
 RATES_RPS = np.random.default_rng(1).gamma(4.0, [[[2.0]], [[3.0]], [[5.0]]], (3, 20, 7))

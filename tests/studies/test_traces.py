@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from faro_lib.workload import Job, Traces
-from studies.traces import read_traces, write_traces
+from studies.traces.files import read_traces, write_traces
 
 
 @pytest.mark.parametrize("days", [2, 0])

@@ -12,9 +12,9 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 from faro_lib.workload.service import true_service_time
 from faro_lib.workload.synthetic import synthetic
-from studies.remembered import remembered
-from studies.rivals import RIVALS, Rival, as_measured, hpa
-from studies.tuning import chosen, edges, search, training_days, tune
+from studies.forecast.remembered import remembered
+from studies.rivals.autoscalers import RIVALS, Rival, as_measured, hpa
+from studies.rivals.tuning import chosen, edges, search, training_days, tune
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 

@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.workload import Job, Traces
-from studies import llm_stage, misspecification, remaining, sharing
-from studies.days import CLAIRVOYANT, paired
-from studies.frames import Tables, write_tables
-from studies.replicas import ASSUMED, LEADER, SERVICES
-from studies.traces import write_traces
+from studies.ablation import remaining
+from studies.days.run import CLAIRVOYANT, paired
+from studies.llm import stage as llm_stage
+from studies.misspecification import world as misspecification
+from studies.replicas.run import ASSUMED, LEADER, SERVICES
+from studies.sharing import world as sharing
+from studies.tables.frames import Tables, write_tables
+from studies.traces.files import write_traces
 
 JOBS = (
     Job(

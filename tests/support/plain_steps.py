@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from faro_lib.workload.replicas import Continuous, Disaggregated
-from studies.disaggregated import Requests
+from studies.disaggregated.world import Requests
 
 # Fields of small replicas: those of `Continuous`, knees in its times, and those of `Disaggregated`.
 STEPS = {

@@ -17,7 +17,7 @@ from faro_lib.simulate.serving import Serving
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.pools import Placement, Pool, pools_of
 from faro_lib.workload.replicas import SERIAL, Batched, Concurrent
-from studies.pool_routers import EarlyBinding, LeastRecentlyUsed
+from studies.sharing.routers import EarlyBinding, LeastRecentlyUsed
 
 
 @dataclass(frozen=True)

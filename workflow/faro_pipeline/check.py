@@ -75,10 +75,10 @@ def _check_traces(config: Config) -> tuple[int, int, int]:
 
     Return the numbers of jobs, of training days and of minutes in a day.
     """
+    from faro_lib.experiments.checks import check_none_learns, over_the_router
     from faro_lib.forecast.posterior import posterior_of_jobs
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.tables import load_workload
-    from faro_ops.advise.checks import check_none_learns, over_the_router
 
     traces = load_workload(
         config.workload, config.jobs, raw=config.raw, synthetic=config.synthetic.model_dump()

@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 from faro_lib.files import atomic_write
+from faro_lib.workload.log_traces import traces_of_log
 from faro_lib.workload.readers import read_jobs
-from faro_ops.advise.sources.load_history import traces_of_log
-from faro_ops.advise.sources.request_log import is_request_log
+from faro_lib.workload.request_log import is_request_log
 from faro_pipeline.derived import stem_of
 from faro_pipeline.settings import Config
-from studies.traces import traces_frame
+from studies.traces.files import traces_frame
 
 
 def with_counts(config: Config, say: bool = True) -> Config:

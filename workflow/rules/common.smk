@@ -108,8 +108,8 @@ RUN_NOTEBOOK = (
     "{params.notebook:q} {log:q} {threads}"
 )
 
-# Stage -> its tables, the names of its figures, and the options of `draw` in its module of
-# studies/figures.
+# Stage -> its tables, the names of its figures, and the options of `draw` in
+# studies/<stage>/figures.py.
 # Each rule file adds its stage.
 DRAWINGS = {}
 

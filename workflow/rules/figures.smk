@@ -52,7 +52,7 @@ for stage in set(DRAWINGS) - {"comparison"}:
 
 
 for stage, drawing in DRAWINGS.items():
-    module_of_stage = f"studies.figures.{stage}"
+    module_of_stage = f"studies.{stage}.figures"
     sources_of_stage = [*drawing["tables"], f"notebooks/{NOTEBOOK_NAMES[stage]}.ipynb"]
 
     rule:

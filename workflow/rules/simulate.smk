@@ -68,11 +68,11 @@ rule simulated:
     conda:
         ENVIRONMENT
     params:
-        code=code_of("studies/frames.py"),
+        code=code_of("studies/tables/frames.py"),
     message:
         "simulated: all capacities in one table"
     shell:
-        f"{COMMAND} join studies.frames {{output.tables[0]:q}} {{input:q}} 2> {{log:q}}"
+        f"{COMMAND} join studies.tables.frames {{output.tables[0]:q}} {{input:q}} 2> {{log:q}}"
 
 
 DRAWINGS["comparison"] = {

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faro_lib import forecast
 from faro_lib.errors import nearest
 from faro_lib.experiments.limits import clairvoyants
 from faro_lib.experiments.trials import policy_context
@@ -169,18 +168,16 @@ class Instance:
 
     @cached_property
     def context(self) -> PolicyContext:
-        traces, serving_model = self.traces, self.scenario.serving_model
-        if serving_model == PAPER:
-            return policy_context(traces, report=lambda line: None)
-        latencies = partial(
-            measure,
-            traces.jobs,
-            capacity=self.scenario.capacity,
-            requests=MEASURED_REQUESTS,
-            serving_model=serving_model,
-        )
-        fitted = forecast.fit("auto", traces)
-        return PolicyContext(traces.jobs, fitted, latency_model=latencies, traces=traces)
+        latencies = None
+        if self.scenario.serving_model != PAPER:
+            latencies = partial(
+                measure,
+                self.traces.jobs,
+                capacity=self.scenario.capacity,
+                requests=MEASURED_REQUESTS,
+                serving_model=self.scenario.serving_model,
+            )
+        return policy_context(self.traces, report=lambda line: None, latency_model=latencies)
 
     @cached_property
     def bound(self) -> np.ndarray:

@@ -12,19 +12,18 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.workload import Job, arrays_of
+from faro_lib.workload.log_lengths import lengths_of, with_lengths
+from faro_lib.workload.log_traces import tell_bursts, with_bursts
 from faro_lib.workload.readers import read_counts
+from faro_lib.workload.request_log import Report, RequestLog, read_request_log
 from faro_lib.workload.timed import timed_counts
 from faro_ops.advise.sources.load_history import (
     History,
     history_of,
     local_minute,
     rows_of,
-    tell_bursts,
-    with_bursts,
     with_times,
 )
-from faro_ops.advise.sources.log_lengths import lengths_of, with_lengths
-from faro_ops.advise.sources.request_log import Report, RequestLog, read_request_log
 from faro_ops.jobs_table import read_unshared
 from faro_ops.operate.memory.journal import arrivals, with_same_jobs
 from faro_ops.prometheus import read_prometheus

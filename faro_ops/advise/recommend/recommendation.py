@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from faro_lib.allocate import OBJECTIVES
+from faro_lib.experiments.checks import over_the_router
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
@@ -16,7 +18,6 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, Disaggregated
 from faro_lib.workload.shares import at_least_one_each
-from faro_ops.advise.checks import over_the_router
 from faro_ops.advise.recommend.advice import Advice, advise
 from faro_ops.advise.recommend.pairs import with_pairs
 from faro_ops.advise.recommend.replay import Replay, days_to_replay, replay_of
@@ -129,10 +130,13 @@ def recommend(
     report("measuring latencies of each model and SLO at constant rates")
     latency_model = measure(history.jobs, capacity=capacity, serving_model=serving_model)
 
-    def policy_for(past: History) -> Faro:
-        """Faro with a forecaster that has learnt from `past`."""
+    def policy_for(past: History, sharing: tuple[Job, ...] = (), cores: int | None = None) -> Faro:
+        """Faro with a forecaster that has learnt from `past`, whose jobs may share `cores`."""
         forecasts = fitted if past is history else past.forecaster(forecaster)
-        return tuned(PolicyContext(past.jobs, forecasts, latency_model), objective)
+        table = latency_model
+        if sharing:
+            table = measure(sharing, capacity=cores, serving_model=serving_model)
+        return tuned(PolicyContext(sharing or past.jobs, forecasts, table), objective)
 
     def planned(cores: float) -> Recommendation:
         """The plan for the coming minutes on so many cores."""
@@ -152,7 +156,10 @@ def recommend(
     shared: list[Saving] = []
     if with_sharing:
         alone = replayed.required_cores or replayed.capacity
-        shared = _savings(history, alone, accepted, objective, forecaster, serving_model, report)
+        last = days_to_replay(history).last
+        policy_of = partial(policy_for, last, cores=alone)
+        workload = last.traces.workload()
+        shared = savings(workload, policy_of, alone, accepted, serving_model, report)
     if plan is None:
         report(f"planning the next minutes on {replayed.capacity} cores")
         plan = planned(replayed.capacity)
@@ -175,26 +182,6 @@ def _first_estimate(advice: Advice) -> str:
     return (
         f"first estimate of the replicas now, before the replays: {counts} ({advice.used:g} cores)"
     )
-
-
-def _savings(
-    history: History,
-    estimate: int,
-    accepted: np.ndarray,
-    objective: str,
-    forecaster: str | None,
-    serving_model: ServingModel,
-    report: Report,
-) -> list[Saving]:
-    """The capacity that the last replayed day needs with several models per replica."""
-    last = days_to_replay(history).last
-
-    def policy_for(jobs: tuple[Job, ...]) -> Faro:
-        table = measure(jobs, capacity=estimate, serving_model=serving_model)
-        return tuned(PolicyContext(jobs, last.forecaster(forecaster), table), objective)
-
-    workload = last.traces.workload()
-    return savings(workload, policy_for, estimate, accepted, serving_model, report)
 
 
 def _check(

@@ -16,14 +16,13 @@ import pandas as pd
 from faro_lib.experiments.trials import Report, policy_failures_raised, trial_seeds
 from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import Policy
-from faro_lib.simulate import Draws, Run, ServingModel, draw, simulate
+from faro_lib.simulate import Draws, Run, ServingModel, SimulatedCluster, draw, simulate
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.simulate.draws import uniform_arrivals
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.shares import fair_share
-from faro_ops.advise.recommend.apart import ClusterApart
 
 # Name, SLO violation rate and accepted rate of the job with the largest ratio of these two rates.
 WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]
@@ -154,7 +153,7 @@ def worst_rates(
     ample_cores = float(np.maximum(counts, jobs.max_replicas) @ jobs.cores)
     rates = []
     for workload, draws in runs:
-        cluster = ClusterApart(workload, draws, ample_cores, counts, model)
+        cluster = SimulatedCluster(workload, draws, ample_cores, counts, model)
         cluster.finish()
         slo_s = np.repeat(jobs.slo_s, np.diff(draws.first))  # (requests,)
         late = np.split(cluster.latency_s > slo_s, draws.first[1:-1])  # one array for each job
@@ -186,7 +185,6 @@ def run_with(
             draws=draws,
             serving_model=serving_model,
             initial=initial,
-            make_cluster=ClusterApart,
         )
 
 

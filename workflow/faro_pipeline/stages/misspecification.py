@@ -10,7 +10,7 @@ class Misspecification(Stage):
         [], description="capacities in cores; null: the middle one; []: skip"
     )
     worlds: Names | None = Field(
-        None, description="worlds (`studies.misspecification.worlds`); null: all"
+        None, description="worlds (`studies.misspecification.world.worlds`); null: all"
     )
     trials: int = Field(1, ge=1, description="trials per policy, world and capacity")
 

@@ -1,0 +1,1 @@
+"""Notebook 75: is the lead the same on several days and workloads? (docs/elsewhere.md)"""

@@ -1,0 +1,1 @@
+"""Notebook 20: how far off are latency formulas and the measured table?"""

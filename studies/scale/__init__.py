@@ -1,0 +1,1 @@
+"""Notebook 70: does the lead hold with more jobs, two models and other capacities?"""

@@ -1,0 +1,1 @@
+"""Notebook 65: which parameters does the margin over the best other policy depend on?"""

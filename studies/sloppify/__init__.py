@@ -1,0 +1,1 @@
+"""Notebook 40: what do relaxed utilities and exact solvers gain?"""

@@ -1,0 +1,1 @@
+"""Tables of experiments: in files, summarized, compared in pairs, and written into pages."""

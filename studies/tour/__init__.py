@@ -1,0 +1,1 @@
+"""Notebook 00: a tour of forecasts, the utility table, and prices."""
