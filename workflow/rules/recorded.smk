@@ -1,4 +1,4 @@
-"""Record the tables of data/ again that pages are made of: `snakemake --cores all recorded_sharing`.
+"""Record the tables of data/ that pages are made of: `snakemake --cores all recorded_sharing`.
 
 These rules declare no outputs. Snakemake would delete them before a run, and some runs continue
 where they stopped. The last command of each writes the tables into the pages.
@@ -52,8 +52,8 @@ RECORDED_RUNS = {
     "sharing_live": Recorded(
         ["live.sharing --stretch 4", "live.sharing --stretch 4 --binding early"], "sharing"
     ),
-    # With the configuration of the run: config/paper.yaml, wide.yaml, live-full.yaml, kind-full.yaml
-    # and kind-pool.yaml.
+    # With the configuration of the run: config/paper.yaml, wide.yaml, live-full.yaml,
+    # kind-full.yaml and kind-pool.yaml.
     "published": Recorded([KEPT_RUN.format("published")], "comparison", after=WHOLE_RUN),
     "wide": Recorded([KEPT_RUN.format("wide")], "days", after=WHOLE_RUN),
     "live": Recorded([KEPT_RUN.format("live")], "live", after=WHOLE_RUN),
