@@ -1,4 +1,4 @@
-# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | rivals | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | readme | recorded-kubernetes | recorded-kind-pool | docs | metadata | crate | locks | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
+# make figures | smoke | claims | claims-all | claims-redistributed | claims-published | release | release-check | arena | rivals | forecasters | test | coverage | test-all | test-k8s | test-faults | test-scale-out | test-studies | fuzz | chart | lab | data | config | pages | recorded-kubernetes | recorded-kind-pool | docs | metadata | crate | locks | clean. Each sets up .venv by itself; needs Python >= 3.11, make and git.
 #   make figures CONFIG=config/paper.yaml WORKLOAD=my.csv SET="jobs=my_jobs.csv trials=5" CORES=2 ARGS=--dry-run
 
 CONFIG ?=
@@ -24,7 +24,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: compiled figures smoke claims claims-all claims-redistributed claims-published release release-check arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes recorded-kind-pool lab data config docs metadata crate locks clean
+.PHONY: compiled figures smoke claims claims-all claims-redistributed claims-published release release-check arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart pages recorded-kubernetes recorded-kind-pool lab data config docs metadata crate locks clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -172,29 +172,17 @@ $(OTHERS): envs/forecasters/requirements.txt $(if $(ZERO_SHOT),envs/forecasters/
 	.venv-forecasters/bin/pip install --quiet $(addprefix -r ,$^)
 	touch $@
 
-# The picture and the table of the README, and the tables of docs/comparison.md, from results of `make figures CONFIG=config/paper.yaml`.
-readme: $(READY)
-	python docs/images/headline.py
-	python docs/rivals_tables.py
-	python docs/comparison_tables.py
-	python docs/unrecorded.py
+# The tables and pictures of README and docs that recorded tables are behind; `snakemake --list` has the rules that record them.
+pages: $(READY)
+	python -m studies.tables.pages
 
-# The runs of notebook 81, about two hours on an otherwise idle machine: two workers of eight cores on the kind cluster. If it
-# is interrupted, the same command continues with the runs that are missing.
-KIND_RUN = results/faro-10jobs/live/kind
-recorded-kubernetes: kubeconfig $(READY)
+# Live runs on the kind cluster, on an otherwise idle machine: those of notebook 81 (about two hours), and shared replicas with the
+# requests and cores of its first two trials. If a command is interrupted, it continues with the runs that are missing.
+recorded-kubernetes: ON_KIND = config/kind-full.yaml
+recorded-kind-pool: ON_KIND = config/kind-pool.yaml
+recorded-kubernetes recorded-kind-pool: kubeconfig $(READY)
 	WORKER_CORES=8 cluster/up.sh
-	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-full.yaml --rerun-incomplete -- $(KIND_RUN)/summary.csv'
-	python -c 'from studies.tables.frames import read_tables, write_tables; write_tables(read_tables("$(KIND_RUN)"), "data/recorded-kubernetes", as_text=True)'
-	python docs/recorded_trials.py
-
-# Shared replicas on the kind cluster, with the requests and cores of the first two trials above.
-POOL_RUN = results/pool/faro-10jobs/live/kind
-recorded-kind-pool: kubeconfig $(READY)
-	WORKER_CORES=8 cluster/up.sh
-	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile config/kind-pool.yaml --rerun-incomplete -- $(POOL_RUN)/summary.csv'
-	cp $(POOL_RUN)/summary.csv data/recorded-sharing/kind.csv
-	python docs/sharing_tables.py
+	bash -c '. cluster/offline/settings.sh; exec snakemake --cores all --configfile $(ON_KIND) --rerun-incomplete -- $(subst -,_,$@)'
 
 # It opens the table of contents, shown as a page by the settings in notebooks/.jupyter.
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/notebooks/.jupyter:$(JUPYTER_CONFIG_PATH)

@@ -92,7 +92,7 @@ def main() -> None:
             print(f"{run}: lost utility {exact:.2f} with requests, {fluid:.2f} fluid", flush=True)
     measured = {"minutes_per_s": speed, "lost_utility": losses}
     RESULT.write_text(json.dumps(measured, indent=1) + "\n")
-    print(f"{RESULT}; `python docs/arena_tables.py` shows it in docs/arena.md")
+    print(f"{RESULT}; `python -m studies.tables.pages arena` shows it in docs/arena.md")
 
 
 if __name__ == "__main__":

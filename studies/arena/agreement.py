@@ -9,7 +9,7 @@ Each autoscaler runs twice per scenario and seed: our reading decides and the ow
 same observations, so that their targets can be compared; then the own code decides by itself.
 data/arena gets own-code.csv and own-code-differences.csv, whose rows replace those of the same run.
 With `--built`, the readings of studies/arena/as_built.py decide, and data/arena gets
-own-code-built.csv. docs/arena_tables.py writes these tables into the page.
+own-code-built.csv. studies/arena/tables.py writes these tables into the page.
 """
 
 import argparse

@@ -15,17 +15,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import re
-import runpy
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +37,7 @@ from faro_lib.workload.tables import load_workload
 from studies.comparison.run import compare
 from studies.days.run import over_days, paired
 from studies.forecast import scores
+from studies.tables.pages import declaring, shown, text_of
 from studies.tables.wording import markdown_lines
 
 CAPACITIES = (36, 32, 16)
@@ -56,8 +50,6 @@ ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "studies" / "paper" / "published.py"  # registers EDITION
 POSTERIOR = Path("data/posterior-paper.npz")
 SHA256 = Path("data/posterior-paper.sha256")
-DOCS = ROOT / "docs"
-WRITTEN = re.compile(r"<!-- .+: (docs/\w+\.py) writes .+ -->")  # above a table that a script writes
 AZURE, AZURE_JOBS = ROOT / "data/azure-2019.csv.gz", ROOT / "data/azure-2019-jobs.csv"
 # A part of the run of config/wide.yaml that takes a minute.
 DAY = 14
@@ -186,41 +178,15 @@ def _same_as_enumeration(rng: np.random.Generator, objective: str) -> bool:
 
 
 def recorded(_: Inputs) -> Iterator[Row]:
-    """Every table that a script writes into a page is what it writes from the recorded tables."""
-    pages = {path: path.read_text() for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md")))}
-    scripts = {name for text in pages.values() for name in WRITTEN.findall(text)}
-    for name in sorted(scripts):
-        with _copy_of_the_pages() as copy:
-            with redirect_stdout(StringIO()):
-                runpy.run_path(str(copy / name), run_name="__main__")
-            named = [path for path, text in pages.items() if name in text]
-            changed = [
-                path.name
-                for path in pages
-                if (copy / path.relative_to(ROOT)).read_text() != pages[path]
-            ]
+    """Every part of a page that is declared is what its recorded tables give."""
+    for module, parts, _pictures in declaring():
+        changed = [
+            f"{part.name} in {part.page}"
+            for part in parts
+            if shown((ROOT / part.page).read_text(), module, part.name) != text_of(part)
+        ]
         got = f"{', '.join(changed)} differs" if changed else "the same"
-        yield Row(f"{name}, {len(named)} pages", "the same", got, not changed)
-
-
-@contextmanager
-def _copy_of_the_pages() -> Iterator[Path]:
-    """A folder with copies of the pages, their scripts and the recorded tables."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        for name in ("docs", "data", "config", "benchmarks"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("raw"))
-        for page in ROOT.glob("*.md"):
-            shutil.copy(page, copy)
-        path, modules = list(sys.path), set(sys.modules)
-        sys.path.insert(0, str(copy / "docs"))
-        try:
-            yield copy
-        finally:
-            sys.path[:] = path
-            for name in set(sys.modules) - modules:  # one script may import another of its copy
-                if str(getattr(sys.modules[name], "__file__", "")).startswith(folder):
-                    del sys.modules[name]
+        yield Row(f"{module}, {len(parts)} parts", "the same", got, not changed)
 
 
 def days(_: Inputs) -> Iterator[Row]:

@@ -5,7 +5,7 @@
 
 Worlds of a family differ in the seed of the generator. Rivals are tuned on the last training day of
 one more world, which is not judged. A world has one trial. data/recorded-families/runs.csv gets a
-row per world and policy, tuning.csv the settings that were tried. docs/families_tables.py writes
+row per world and policy, tuning.csv the settings that were tried. studies/families/tables.py writes
 the table in docs/elsewhere.md, with intervals whose units are the worlds.
 """
 

@@ -1,7 +1,7 @@
 """The kinds of replica of measured GPUs, for faro_lib/workload/gpus.yaml and docs/gpus.md.
 
     python -m faro_pipeline fetch splitwise && python -m studies.gpus.run
-    python docs/gpus_tables.py
+    python -m studies.tables.pages gpus
 
 A row of `data/raw/splitwise-perf-model.csv` is a run of one batch on real GPUs.
 """

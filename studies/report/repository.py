@@ -28,6 +28,7 @@ from studies.report.entities import (
     write_metadata,
 )
 from studies.report.sources import ROOT, line_of
+from studies.tables.pages import declaring
 
 if TYPE_CHECKING:
     from rocrate.model.entity import Entity
@@ -290,32 +291,20 @@ def _line(crate: ROCrate, line: str | None) -> Entity:
 
 
 def _pictures(crate: ROCrate, files: dict[str, Entity]) -> Iterator[Entity]:
-    """The pictures of README and docs that a script draws from recorded tables."""
-    scripts = sorted([*(ROOT / "docs").glob("*.py"), *(ROOT / "docs/images").glob("*.py")])
-    for picture in sorted((ROOT / "docs/images").glob("*.png")):
-        name = picture.relative_to(ROOT).as_posix()
-        for script in scripts:
-            text = script.read_text()
-            if not (line := _line_with(text, picture.stem)) or "images/" not in text:
-                continue
-            named = re.findall(r"data/[\w./-]+\w", text)
+    """The pictures of README and docs that experiments draw from recorded tables."""
+    for module, _, pictures in declaring():
+        lines = (ROOT / module).read_text().splitlines()
+        for picture in pictures:
             tables = [
                 entity
                 for path, entity in files.items()
-                if any(path == one or path.startswith(f"{one}/") for one in named)
+                if any(path == one or path.startswith(f"{one}/") for one in picture.files)
             ]
-            entity = crate.add_file(dest_path=name, properties=described(picture, name))
-            code = f"{script.relative_to(ROOT).as_posix()}:{line}"
-            entity["isBasedOn"] = [*tables, _line(crate, code)]
+            described_as = described(ROOT / picture.path, picture.path)
+            entity = crate.add_file(dest_path=picture.path, properties=described_as)
+            number = next(n for n, line in enumerate(lines, 1) if picture.path in line)
+            entity["isBasedOn"] = [*tables, _line(crate, f"{module}:{number}")]
             yield entity
-
-
-def _line_with(text: str, stem: str) -> int | None:
-    """The first line of a script that names a picture."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if f'"{stem}"' in line or f"images/{stem}.png" in line:
-            return number
-    return None
 
 
 def _plain(text: str) -> str:

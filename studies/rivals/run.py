@@ -4,9 +4,8 @@
     python -m studies.rivals.run azure-2019    # days 12 to 14; tuned on day 11
 
 data/recorded-rivals gets two tables per workload: NAME-tuning.csv has every setting that was tried
-and which were chosen, NAME.csv every run of the comparison. docs/rivals_tables.py writes them into
-the pages. `--rivals` tunes only some, and keeps the choices of an earlier run for the others;
-without a name, it tunes none.
+and which were chosen, NAME.csv every run of the comparison. `--rivals` tunes
+only some, and keeps the choices of an earlier run for the others; without a name, it tunes none.
 """
 
 import argparse

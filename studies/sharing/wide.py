@@ -6,7 +6,7 @@
 
 Faro-Sum decides for isolated replicas, and for replicas that hold two models. Forecasters are
 fitted to the days before the judged one. data/recorded-sharing/wide.csv gets the losses by block of
-the day; the rows of a world replace its earlier ones. docs/sharing_tables.py writes the table. With
+the day; the rows of a world replace its earlier ones. `tables.py` has the table. With
 `--seeds`, a generated workload is drawn with so many seeds, and its rows are named after them; the
 column `day` has the seed then.
 """

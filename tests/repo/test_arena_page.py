@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from checkouts import ROOT
 
 from faro_ops.advise.arena.scenarios import scenarios
+from studies.arena import run, tables
 from studies.arena.figures import arena_caption, ranks_and_scenarios
 from studies.arena.scores import over_worlds, read_scenario
 
@@ -22,8 +22,6 @@ GUIDE = (ROOT / "docs" / "arena.md").read_text()
 FILE = re.search(r"`my_entry.py`:\n\n```python\n(.*?)```", GUIDE, re.DOTALL)[1]
 COMMANDS = re.search(r"```sh\n(.*?)```", GUIDE, re.DOTALL)[1].splitlines()
 AGENT = re.search(r"```python\n(import gymnasium.*?)```", GUIDE, re.DOTALL)[1]
-PAGE = runpy.run_path(str(ROOT / "docs/arena_tables.py"))
-AGAIN = runpy.run_path(str(ROOT / "studies/arena/run.py"))
 
 
 @pytest.mark.slow
@@ -58,9 +56,9 @@ def test_the_example_for_agents_runs(monkeypatch):
 
 
 def test_every_entry_of_the_list_is_recorded_on_the_quick_set_with_one_hidden_seed():
-    kept = PAGE["kept"]()
+    kept = tables.kept()
     quick = [one.name for one in scenarios().values() if one.quick]
-    assert {entry["entry"] for entry in kept.values()} == set(AGAIN["ENTRIES"])
+    assert {entry["entry"] for entry in kept.values()} == set(run.ENTRIES)
     beyond = {one.name for one in scenarios().values() if not one.quick}
     for entry in kept.values():
         recorded = [row["scenario"] for row in entry["scenarios"] if row["scenario"] not in beyond]
@@ -70,15 +68,11 @@ def test_every_entry_of_the_list_is_recorded_on_the_quick_set_with_one_hidden_se
     assert all(row == inputs[0] for row in inputs)
 
 
-def test_the_page_has_the_tables_of_the_recorded_entries():
-    assert PAGE["with_tables"](GUIDE, PAGE["kept"]()) == GUIDE
-
-
 def test_the_entries_of_language_models_are_recorded_with_the_hidden_seed_of_the_others():
-    for scenario, listed in AGAIN["OF_SCENARIO"].items():
+    for scenario, listed in run.OF_SCENARIO.items():
         kept = read_scenario(ROOT / "data/arena", scenario)
         assert {entry["entry"] for entry in kept.values()} == set(listed)
-        others = {entry["hidden_seed"] for entry in PAGE["kept"]().values()}
+        others = {entry["hidden_seed"] for entry in tables.kept().values()}
         assert {entry["hidden_seed"] for entry in kept.values()} == others
         for entry in kept.values():
             assert [row["scenario"] for row in entry["scenarios"]] == [scenario] * 2
@@ -89,7 +83,7 @@ def test_the_entries_of_language_models_are_recorded_with_the_hidden_seed_of_the
 
 
 def test_no_entry_loses_less_than_the_bound():
-    for entry in PAGE["kept"]().values():
+    for entry in tables.kept().values():
         assert min(row["regret"] for row in entry["scenarios"]) > -1e-3
 
 
@@ -116,12 +110,12 @@ def test_a_scenario_that_is_added_later_counts_and_replaces_what_it_was():
         row | {"scenario": "c", "blocks": [0.5 * 20] * 12} for row in more["scenarios"]
     ]
     for _ in range(2):  # a second time changes nothing
-        kept = AGAIN["with_scenario"](kept, "c", more)
+        kept = run.with_scenario(kept, "c", more)
         assert [row["scenario"] for row in kept["scenarios"]] == ["a", "b", "c", "c"]
         assert kept["score"]["public"]["regret"] == pytest.approx(0.3)
     assert kept["sha256"] == {"library": "old"}
     assert kept["added"] == {"c": {"library": "new"}}
-    text = " ".join(PAGE["code"]({"A": kept}).split())
+    text = " ".join(tables.code({"A": kept}).split())
     assert "The scenario c was added later; one version scored it for these entries." in text
 
 
@@ -133,13 +127,13 @@ def test_a_scenario_beyond_the_quick_set_is_shown_and_changes_no_mean_and_no_ran
     for row in more["scenarios"]:
         row |= {"scenario": "shared-36-v1", "quick": False, "regret": 0.5}
         row["blocks"] = [0.5 * 20] * 12
-    both = AGAIN["with_scenario"](kept, "shared-36-v1", more)
+    both = run.with_scenario(kept, "shared-36-v1", more)
     assert both["score"]["public"]["regret"] == pytest.approx(0.1)
     one, other = {"A": both, "B": entry("B", 0.2)}, {"A": kept, "B": entry("B", 0.2)}
-    by_rank = [PAGE["ranking"](entries).splitlines()[2:] for entries in (one, other)]
+    by_rank = [tables.ranking(entries).splitlines()[2:] for entries in (one, other)]
     assert by_rank[0][1] == by_rank[1][1]
     assert by_rank[0][0] == by_rank[1][0].replace("| a, b |", "| a, b, shared-36-v1 |")
-    assert "| shared-36-v1 | 0.0% | **50.0%** | - |" in PAGE["by_scenario"](one).splitlines()
+    assert "| shared-36-v1 | 0.0% | **50.0%** | - |" in tables.by_scenario(one).splitlines()
 
 
 def entry_of_worlds(policy, regret):
@@ -158,7 +152,7 @@ def test_two_entries_that_take_turns_share_their_ranks_and_a_third_is_apart():
     one, two = rng.uniform(0.1, 0.3, (2, 9, 2))
     regrets = {"A": one, "B": two, "C": np.maximum(one, two) + rng.uniform(0.1, 0.3, (9, 2))}
     entries = {name: entry_of_worlds(name, regret) for name, regret in regrets.items()}
-    rows = PAGE["ranking"](entries).splitlines()[2:]
+    rows = tables.ranking(entries).splitlines()[2:]
     assert ["(1 to 2)" in rows[0], "(1 to 2)" in rows[1], "(3 to 3)" in rows[2]] == [True] * 3
 
 
@@ -178,15 +172,15 @@ def test_a_score_that_moves_by_more_than_a_millionth_does_not_reproduce():
         row["kind"] = "public"
     now = copy.deepcopy(kept)
     now["scenarios"][0].update(decision_ms_p50=9.0, regret=0.1 + 1e-8)
-    assert AGAIN["differences"](kept, now) == []
+    assert run.differences(kept, now) == []
     now["scenarios"][1]["blocks"][3] += 1e-5
-    (line,) = AGAIN["differences"](kept, now)
+    (line,) = run.differences(kept, now)
     assert line.startswith("A, b, public seed: blocks was ")
-    assert Path(AGAIN["KEPT"]) == ROOT / "data" / "arena"
+    assert Path(run.KEPT) == ROOT / "data" / "arena"
 
 
 def test_the_picture_has_every_entry_and_scenario_and_its_caption_names_the_best():
-    entries = PAGE["kept"]()
+    entries = tables.kept()
     left, right = ranks_and_scenarios(entries).axes
     assert [text.get_text() for text in left.get_yticklabels()] == list(entries)
     assert len(right.get_xticklabels()) == len(

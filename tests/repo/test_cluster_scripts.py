@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from studies.faults import tables as faults
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -124,32 +125,18 @@ def test_the_table_of_files_in_the_docs_is_what_is_written(backend, tmp_path):
     assert {path.name for path in (tmp_path / "m").iterdir()} - {"kustomization.yaml"} <= told
 
 
-def test_the_table_of_faults_in_the_docs_is_what_was_recorded():
-    faults = runpy.run_path(str(ROOT / "docs/faults.py"))
-    page = DOCS.read_text()
-    assert faults["with_table"](page, faults["ROWS"].read_text().splitlines()) == page
-
-
-def test_the_table_of_the_hour_on_kind_in_the_docs_is_what_was_recorded():
-    hour = runpy.run_path(str(ROOT / "docs/fault_hour.py"))
-    page = (ROOT / "docs/reliability.md").read_text()
-    assert hour["with_table"](page) == page
-
-
 def test_the_table_of_the_hour_has_a_row_per_event():
     row = {"event": "a node is drained", "at_s": "1230.4", "whole_s": "61.6", "sent": "800"}
     row |= {"failed": "2", "in_killed_pods": "2", "targets": "a=4 b=3"}
-    table = runpy.run_path(str(ROOT / "docs/fault_hour.py"))["table"]([row])
+    table = faults.hour_table([row])
     assert table.splitlines()[2:] == ["| 21 | a node is drained | 62 | 800 | 2 | 2 | a=4 b=3 |"]
 
 
 def test_the_page_says_how_long_the_hour_was_and_how_busy_the_machine():
-    sentence = runpy.run_path(str(ROOT / "docs/fault_hour.py"))["sentence"]
     looks = [{"at_s": f"{60 * i}", "load": f"{load}"} for i, load in enumerate([1.0, 4.0, 1.5])]
-    assert "in 2 minutes." in sentence(looks, [])
-    assert "events: 1." in sentence(looks, [{}])
-    assert "load per core was 1.5 in the median, 4.0 at most" in sentence(looks, [])
-    assert sentence([], []) == ""
+    assert "in 2 minutes." in faults.sentence(looks, [])
+    assert "events: 1." in faults.sentence(looks, [{}])
+    assert "load per core was 1.5 in the median, 4.0 at most" in faults.sentence(looks, [])
 
 
 def test_tests_on_kind_keep_the_programs_that_earlier_ones_have_built():
@@ -162,5 +149,5 @@ def test_tests_on_kind_keep_the_programs_that_earlier_ones_have_built():
 
 def test_the_table_of_faults_has_the_last_row_of_each_fault():
     row = '{"fault": "head killed", "sent": 200, "failed": %d, "whole_s": 61.6}'
-    table = runpy.run_path(str(ROOT / "docs/faults.py"))["table"]([row % 90, row % 80])
+    table = faults.table([row % 90, row % 80])
     assert table.splitlines()[2:] == ["| head killed | 200 | 80 | 62 |"]

@@ -93,7 +93,7 @@ def test_every_figure_of_the_page_has_its_notebook_its_tables_and_the_line_that_
 def test_a_picture_of_the_readme_refers_to_recorded_tables_and_to_its_script():
     based_on = sources(GRAPH["docs/images/comparison.png"])
     assert "data/published-run/summary.csv" in based_on
-    assert based_on[-1].startswith("#docs/images/headline.py:")
+    assert based_on[-1].startswith("#studies/comparison/tables.py:")
 
 
 def test_every_recorded_file_is_described_in_data_readme_and_has_its_checksum():

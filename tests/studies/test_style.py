@@ -1,8 +1,6 @@
 """Figures are legible in print and to colour-blind readers."""
 
 import itertools
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +10,12 @@ from matplotlib.figure import Figure
 from faro_lib.figures import style
 from faro_lib.workload import Job
 from studies.comparison import figures as comparison
+from studies.comparison import headline
+from studies.comparison.tables import LIMIT, SUMMARY
 from studies.figures import common
 from studies.forecast import figures as forecast
 from studies.sloppify import figures as sloppify
+from studies.tables.pages import content
 
 # Linear RGB as seen without one type of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
@@ -188,8 +189,7 @@ def test_the_clairvoyant_has_a_line_of_its_own_among_policies(simulated):
 
 
 def test_the_picture_of_the_readme_has_few_policies_and_one_measure():
-    script = runpy.run_path(str(Path(__file__).parents[2] / "docs/images/headline.py"))
-    figure = script["comparison"](script["SHOWN"])
+    figure = headline.comparison(headline.SHOWN, content(SUMMARY), content(LIMIT))
     assert [axis.get_title() for axis in figure.axes] == ["36 cores", "32 cores", "16 cores"]
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == script["SHOWN"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == headline.SHOWN
     style.check_legible(figure, "headline")

@@ -4,7 +4,7 @@
 
 writes the p99 latency and the throughput of each, and those of the twin, at 50, 70 and 85 % of the
 capacity to data/live-twins.csv. A twin gets the arrivals and the token lengths of the live run, so
-both serve the same requests. `python docs/twins.py` makes the table and the figure of
+both serve the same requests. `python -m studies.tables.pages replicas` makes table and figure of
 docs/replicas.md from that file.
 """
 

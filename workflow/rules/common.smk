@@ -101,7 +101,8 @@ if FARO_REPORT and workflow.is_main_process:
 # Snakemake's environment.
 ENVIRONMENT = f"{ROOT}/environment.yml"
 PYTHON = "python" if workflow.deployment_settings.deployment_method else shlex.quote(sys.executable)
-COMMAND = f"PYTHONPATH={shlex.quote(':'.join(PACKAGES))} {PYTHON} -m faro_pipeline"
+RUN_MODULE = f"PYTHONPATH={shlex.quote(':'.join(PACKAGES))} {PYTHON} -m"
+COMMAND = f"{RUN_MODULE} faro_pipeline"
 IN_REPOSITORY = ours("") and shlex.quote(ours(""))
 RUN_NOTEBOOK = (
     f"{COMMAND} notebook {IN_REPOSITORY}{{params.source}} {{output.notebook:q}} "

@@ -1,35 +1,29 @@
-"""The tables of docs/arena.md, from the tables in data/arena: `python docs/arena_tables.py`."""
+"""The tables of docs/arena.md."""
 
 from __future__ import annotations
 
-import json
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import marked
 import numpy as np
 import pandas as pd
 
 from faro_ops.advise.arena.scenarios import scenarios
 from studies.arena import scores
 from studies.arena.scores import Entry, read_entries
+from studies.tables.pages import ROOT, Part
 from studies.tables.wording import and_list, markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/arena.md"
-KEPT = ROOT / "data/arena"
+KEPT = "data/arena"
 LANGUAGE_MODELS = "llm-10-v1"
 KINDS = ("public", "hidden")  # of seeds
-OWN = KEPT / "own-code.csv"  # of studies/arena/agreement.py
-BUILT = KEPT / "own-code-built.csv"
-DIFFERENCES = KEPT / "own-code-differences.csv"
-ENVIRONMENT = ROOT / "data/arena-environment.json"  # of benchmarks/arena_speed.py
 
 
 def kept() -> dict[str, Entry]:
     """Policy -> its entry in data/arena."""
-    return read_entries(KEPT)
+    return read_entries(ROOT / KEPT)
 
 
 def ranking(entries: dict[str, Entry]) -> str:
@@ -216,28 +210,31 @@ def _versions(count: int) -> str:
     return "one version" if count == 1 else f"{count} versions"
 
 
-def with_tables(page: str, entries: dict[str, Entry]) -> str:
-    """The page with its tables replaced."""
-    tables = {
-        "ranking": ranking(entries),
-        "by scenario": by_scenario(entries),
-        "scenarios": listed(),
-        "language models": of_language_models(scores.read_scenario(KEPT, LANGUAGE_MODELS)),
-    }
-    runs = pd.read_csv(OWN)
-    tables |= {
-        "own code": own_code(runs, entries),
-        "own code by scenario": own_by_scenario(runs),
-        "readings with these rules": built(pd.read_csv(BUILT), runs),
-        "first differences": first_differences(pd.read_csv(DIFFERENCES)),
-    }
-    measured = json.loads(ENVIRONMENT.read_text())
-    tables |= {"speed": speed(measured), "error": error(measured)}
-    for name, table in tables.items():
-        page = marked.with_table(page, f"{name}: docs/arena_tables.py writes this table", table)
-    return marked.with_table(page, "versions: docs/arena_tables.py writes it", code(entries))
+def of_entries(text: Callable[[dict[str, Entry]], str]) -> Callable[[Path], str]:
+    return lambda folder: text(read_entries(folder))
 
 
-if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(), kept()))
-    print(PAGE)
+PAGE = "docs/arena.md"
+ENTRIES = [KEPT]
+OWN, BUILT, DIFFERENCES = (
+    f"{KEPT}/own-code{name}.csv" for name in ("", "-built", "-differences")
+)  # of studies/arena/agreement.py
+ENVIRONMENT = ["data/arena-environment.json"]  # of benchmarks/arena_speed.py
+PARTS = [
+    Part(PAGE, "ranking", ENTRIES, of_entries(ranking)),
+    Part(PAGE, "by scenario", ENTRIES, of_entries(by_scenario)),
+    Part(PAGE, "scenarios", ["faro_ops/advise/arena/scenarios.yaml"], lambda _: listed()),
+    Part(
+        PAGE,
+        "language models",
+        ENTRIES,
+        lambda folder: of_language_models(scores.read_scenario(folder, LANGUAGE_MODELS)),
+    ),
+    Part(PAGE, "own code", [OWN, KEPT], lambda runs, folder: own_code(runs, read_entries(folder))),
+    Part(PAGE, "own code by scenario", [OWN], own_by_scenario),
+    Part(PAGE, "readings with these rules", [BUILT, OWN], built),
+    Part(PAGE, "first differences", [DIFFERENCES], first_differences),
+    Part(PAGE, "speed", ENVIRONMENT, speed),
+    Part(PAGE, "error", ENVIRONMENT, error),
+    Part(PAGE, "versions", ENTRIES, of_entries(code)),
+]

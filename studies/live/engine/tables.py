@@ -1,38 +1,16 @@
-"""The tables of docs/engine.md, from data/recorded-engine.
-
-python docs/engine_tables.py, after studies/live/engine/trials.py and scale.py
-"""
+"""The tables of docs/engine.md."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-import marked
 import pandas as pd
 
-from faro_lib.files import atomic_write
+from studies.tables.pages import Part
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/engine.md"
-RECORDED = ROOT / "data/recorded-engine"
-TIMINGS = "own timings: docs/engine_tables.py writes this table"
-TWINS = "twins: docs/engine_tables.py writes this table"
-SCALE = "scale: docs/engine_tables.py writes this table"
-FINDING = "profile: docs/engine_tables.py writes these sentences"
-VERDICT = "verdict: docs/engine_tables.py writes these sentences"
-OUTCOME = "run: docs/engine_tables.py writes these sentences"
 KINDS = ("twin", "paired", "own")  # of twins
 MILLI = 1e3
-
-
-def read() -> dict[str, Any]:
-    """The recorded profile and tables, by name."""
-    tables = ("own-timings", "twins", "scale", "scale-summary")
-    found: dict[str, Any] = {name: pd.read_csv(RECORDED / f"{name}.csv") for name in tables}
-    return found | {"profile": json.loads((RECORDED / "profile.json").read_text())}
 
 
 def finding(profile: dict[str, Any]) -> str:
@@ -123,8 +101,9 @@ def scale(minutes: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=["minute"])
 
 
-def outcome(summary: dict[str, Any]) -> str:
+def outcome(runs: pd.DataFrame) -> str:
     """What came of the run, as sentences."""
+    summary = runs.iloc[0]
     return (
         f"Of {summary['requests']:.0f} requests {summary['served']:.0f} were served, "
         f"{summary['dropped']:.0f} dropped and {summary['failed']:.0f} failed; "
@@ -135,23 +114,16 @@ def outcome(summary: dict[str, Any]) -> str:
     )
 
 
-def page(text: str, found: dict[str, Any]) -> str:
-    """The page with all its tables and sentences."""
-    parts = {
-        FINDING: finding(found["profile"]),
-        TIMINGS: timings(found["own-timings"]),
-        TWINS: twins(found["twins"]),
-        VERDICT: verdict(found["own-timings"], found["twins"]),
-        SCALE: scale(found["scale"]),
-        OUTCOME: outcome(found["scale-summary"].iloc[0].to_dict()),
-    }
-    for mark, part in parts.items():
-        text = marked.with_table(text, mark, part)
-    return text
-
-
-if __name__ == "__main__":
-    text = page(PAGE.read_text(), read())
-    with atomic_write(PAGE) as partial:
-        partial.write_text(text)
-    print(PAGE)
+PAGE = "docs/engine.md"
+PROFILE, OWN, TWINS, SCALE, SUMMARY = (
+    f"data/recorded-engine/{name}"
+    for name in ("profile.json", "own-timings.csv", "twins.csv", "scale.csv", "scale-summary.csv")
+)
+PARTS = [
+    Part(PAGE, "profile", [PROFILE], finding),
+    Part(PAGE, "own timings", [OWN], timings),
+    Part(PAGE, "twins", [TWINS], twins),
+    Part(PAGE, "verdict", [OWN, TWINS], verdict),
+    Part(PAGE, "scale", [SCALE], scale),
+    Part(PAGE, "run", [SUMMARY], outcome),
+]

@@ -1,29 +1,22 @@
-"""The tables of docs/elsewhere.md, from results of `make figures CONFIG=config/wide.yaml`.
-
-The rows come from data/wide-run, a copy of the run's tables `paired.csv`, which a new run replaces.
-"""
+"""The tables of docs/elsewhere.md about the run of config/wide.yaml."""
 
 from __future__ import annotations
 
-import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import marked
 import numpy as np
 import pandas as pd
 
+from faro_lib.files import read_yaml
 from faro_lib.metrics.paired import unit_interval
 from studies.days.figures import finding
 from studies.days.run import CLAIRVOYANT as LIMIT
 from studies.days.run import MIN_DAYS
+from studies.tables.pages import Part
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/elsewhere.md"
-KEPT = ROOT / "data/wide-run"
-RESULTS = ROOT / "results/wide/azure-2019/days"
 LEADER = "Faro-Sum"
 
 
@@ -55,20 +48,6 @@ def _difference(row: pd.Series) -> str:
     if row["low"] <= 0:
         return f"*{text}*"
     return text
-
-
-def with_tables(page: str, worlds: Mapping[str, pd.DataFrame]) -> str:
-    """The page with its summary and its two tables replaced."""
-    several = {one: rows for one, rows in worlds.items() if rows["day"].nunique() > 2}
-    written = {
-        "method: docs/elsewhere_tables.py writes it": method(worlds),
-        "summary: docs/elsewhere_tables.py writes it": textwrap.fill(finding(worlds, LEADER), 100),
-        "all days: docs/elsewhere_tables.py writes this table": table(worlds),
-        "each day: docs/elsewhere_tables.py writes this table": table(several, day=None),
-    }
-    for mark, text in written.items():
-        page = marked.with_table(page, mark, text)
-    return page
 
 
 def over_days(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -109,24 +88,37 @@ def method(worlds: Mapping[str, pd.DataFrame]) -> str:
     return textwrap.fill(text, 100)
 
 
-def kept() -> dict[str, pd.DataFrame]:
-    """The table of each workload that has been run, in the order of config/wide.yaml."""
-    import yaml
-
-    config = yaml.safe_load((ROOT / "config/wide.yaml").read_text())
+def kept(folder: Path, settings: Path) -> dict[str, pd.DataFrame]:
+    """The table of each workload that has been run, in the order of the settings of the run."""
+    config = read_yaml(settings)
     own = Path(config["workload"]).name.removesuffix(".csv.gz")
     tables = {}
     for name in (own, *(world["name"] for world in config["days"]["worlds"])):
-        path = KEPT / f"{name}.csv"
+        path = folder / f"{name}.csv"
         if path.exists():
             pairs = pd.read_csv(path, dtype={"day": str})
             tables[name] = pairs if "units" in pairs else over_days(pairs)
     return tables
 
 
-if __name__ == "__main__":
-    KEPT.mkdir(exist_ok=True)
-    for path in RESULTS.glob("*/paired.csv"):
-        shutil.copy(path, KEPT / f"{path.parent.name}.csv")
-    PAGE.write_text(with_tables(PAGE.read_text(), kept()))
-    print(PAGE)
+def summary(worlds: Mapping[str, pd.DataFrame]) -> str:
+    return textwrap.fill(finding(worlds, LEADER), 100)
+
+
+def each_day(worlds: Mapping[str, pd.DataFrame]) -> str:
+    """The table of single days, of the workloads with several."""
+    several = {one: rows for one, rows in worlds.items() if rows["day"].nunique() > 2}
+    return table(several, day=None)
+
+
+def part(name: str, text: Callable[[Mapping[str, pd.DataFrame]], str]) -> Part:
+    files = ["data/wide-run", "config/wide.yaml"]
+    return Part("docs/elsewhere.md", name, files, lambda *paths: text(kept(*paths)))
+
+
+PARTS = [
+    part("method", method),
+    part("summary", summary),
+    part("all days", table),
+    part("each day", each_day),
+]

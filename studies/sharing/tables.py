@@ -1,38 +1,18 @@
-"""The tables of docs/sharing.md, from recorded runs.
-
-python -m studies.sharing.run && python -m studies.sharing.wide
-python -m studies.sharing.kinds
-python -m studies.live.sharing --stretch 4
-make recorded-kind-pool
-python docs/sharing_tables.py
-"""
+"""The tables of docs/sharing.md."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import marked
 import pandas as pd
 
 from studies.days.run import paired
 from studies.sharing.world import EVERYWHERE, ISOLATED, LEADER, PLACED_ONCE
+from studies.tables.pages import Part
 from studies.tables.paired import t_interval
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/sharing.md"
-RUNS = ROOT / "data/recorded-sharing"
-MARK = "losses: docs/sharing_tables.py writes this table"
 LOSS = "lost_utility_published"
-BURST_MARK = "burst: docs/sharing_tables.py writes this table"
-MIXED_MARK = "mixed: docs/sharing_tables.py writes this table"
-WIDE_MARK = "wide: docs/sharing_tables.py writes this table"
-KINDS_MARK = "kinds: docs/sharing_tables.py writes this table"
-LIVE_MARK = "live: docs/sharing_tables.py writes this table"
-KIND_MARK = "kind: docs/sharing_tables.py writes this table"
-ISOLATED_ON_KIND = ROOT / "data/recorded-kubernetes/summary.csv"
-PATH_MARK = "path: docs/sharing_tables.py writes this table"
 BINDINGS = ("late", "early")
 SLO_S = 0.72  # of the live services, before it is stretched
 CARRIED_PCT = 1.0  # violations up to which a load counts as carried
@@ -47,10 +27,13 @@ ROWS = {
 }
 
 
-def read_runs(folder: Path = RUNS) -> pd.DataFrame:
-    """The runs on the published day."""
-    parts = [folder / f"{part}.csv" for part in ("faro", "early", "rivals")]
-    return pd.concat([pd.read_csv(path) for path in parts if path.exists()], ignore_index=True)
+def joined(*parts: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True)
+
+
+def of_bindings(*parts: pd.DataFrame) -> pd.DataFrame:
+    """The live runs, or what they cost on the path, of all BINDINGS."""
+    return joined(*(part.assign(binding=one) for one, part in zip(BINDINGS, parts)))
 
 
 def table(runs: pd.DataFrame) -> str:
@@ -133,13 +116,6 @@ def wide_table(blocks: pd.DataFrame) -> str:
             lines.append((world, part["day"].nunique(), f"{cores:g}", *cells))
     heads = ["workload", "days", "cores", "isolated", "two models", "difference"]
     return markdown_table(heads, lines, right=heads[1:])
-
-
-def read_live(kind: str = "", folder: Path = RUNS) -> pd.DataFrame:
-    """The live runs of every binding that was recorded, or with kind="-path" the path's costs."""
-    paths = {binding: folder / f"live-{binding}{kind}.csv" for binding in BINDINGS}
-    parts = [pd.read_csv(path).assign(binding=one) for one, path in paths.items() if path.exists()]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def live_table(runs: pd.DataFrame) -> str:
@@ -256,29 +232,28 @@ def kind_table(shared: pd.DataFrame, isolated: pd.DataFrame) -> str:
     return markdown_table(["trial", *heads], lines, right=heads)
 
 
-def with_tables(page: str) -> str:
-    """docs/sharing.md with the tables of all runs that are recorded."""
-    page = marked.with_table(page, MARK, table(read_runs()))
-    parts = {
-        "burst": (BURST_MARK, burst_table),
-        "mixed": (MIXED_MARK, mixed_table),
-        "wide": (WIDE_MARK, wide_table),
-        "kinds": (KINDS_MARK, kinds_table),
-    }
-    for part, (mark, table_of) in parts.items():
-        path = RUNS / f"{part}.csv"
-        if path.exists():
-            page = marked.with_table(page, mark, table_of(pd.read_csv(path)))
-    live, costs = read_live(), read_live("-path")
-    if len(live) and len(costs):
-        page = marked.with_table(page, LIVE_MARK, live_table(live))
-        page = marked.with_table(page, PATH_MARK, path_table(costs, live))
-    on_kind = RUNS / "kind.csv"
-    if on_kind.exists():
-        rows = kind_table(pd.read_csv(on_kind), pd.read_csv(ISOLATED_ON_KIND))
-        page = marked.with_table(page, KIND_MARK, rows)
-    return page
+PAGE = "docs/sharing.md"
 
 
-if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text()))
+def files(*names: str) -> list[str]:
+    return [f"data/recorded-sharing/{name}.csv" for name in names]
+
+
+LIVE = files(*(f"live-{binding}" for binding in BINDINGS))
+COSTS = files(*(f"live-{binding}-path" for binding in BINDINGS))
+ON_KIND = [*files("kind"), "data/recorded-kubernetes/summary.csv"]
+PARTS = [
+    Part(PAGE, "losses", files("faro", "early", "rivals"), lambda *runs: table(joined(*runs))),
+    Part(PAGE, "burst", files("burst"), burst_table),
+    Part(PAGE, "mixed", files("mixed"), mixed_table),
+    Part(PAGE, "wide", files("wide"), wide_table),
+    Part(PAGE, "kinds", files("kinds"), kinds_table),
+    Part(PAGE, "live", LIVE, lambda *runs: live_table(of_bindings(*runs))),
+    Part(
+        PAGE,
+        "path",
+        [*COSTS, *LIVE],
+        lambda *tables: path_table(of_bindings(*tables[:2]), of_bindings(*tables[2:])),
+    ),
+    Part(PAGE, "kind", ON_KIND, kind_table),
+]

@@ -1,26 +1,14 @@
-"""The table and the figure of live services and their twins in docs/replicas.md.
-
-They come from data/live-twins.csv.
-"""
+"""The table and the figure of live services and their twins in docs/replicas.md."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import marked
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, use_style
-from faro_lib.files import atomic_write
+from faro_lib.figures.style import CYCLE, PAGE_IN, legend_above
+from studies.tables.pages import Part, Picture
 from studies.tables.wording import markdown_table
-
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/replicas.md"
-RECORDED = ROOT / "data/live-twins.csv"
-PICTURE = ROOT / "docs/images/twins.png"
-MARK = "live services and their twins: docs/twins.py writes this table"
 
 
 def table(runs: pd.DataFrame) -> str:
@@ -38,7 +26,6 @@ def table(runs: pd.DataFrame) -> str:
 
 def picture(runs: pd.DataFrame) -> Figure:
     """One panel per service: p99 latency by rate, a marker for each live run and its twin."""
-    use_style()
     services = runs["service"].unique()
     figure, axes = plt.subplots(1, len(services), figsize=(PAGE_IN, 2.3))
     for axis, service in zip(axes, services):
@@ -58,11 +45,6 @@ def picture(runs: pd.DataFrame) -> Figure:
     return figure
 
 
-if __name__ == "__main__":
-    runs = pd.read_csv(RECORDED)
-    figure = picture(runs)
-    check_legible(figure, PICTURE.stem)
-    with atomic_write(PICTURE) as partial:
-        figure.savefig(partial, metadata={"Software": None})
-    PAGE.write_text(marked.with_table(PAGE.read_text(), MARK, table(runs)))
-    print(PICTURE, PAGE)
+RUNS = ["data/live-twins.csv"]
+PARTS = [Part("docs/replicas.md", "live services and their twins", RUNS, table)]
+PICTURES = [Picture("docs/images/twins.png", RUNS, picture)]

@@ -1,8 +1,8 @@
 """The tables of measurements in README.md and docs/ that no recorded table is behind.
 
-A table of numbers is either written by a script of docs/, between the comments of `marked`, or has
-above it a comment `<!-- not recorded: COMMAND -->` with the command that measured it. This script
-lists the latter in docs/artifact.md.
+A table of numbers is either a `Part` that an experiment declares, or has above it a comment
+`<!-- not recorded: COMMAND -->` with the command that measured it. The latter are listed in
+docs/artifact.md.
 """
 
 from __future__ import annotations
@@ -12,14 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import marked
-
+from studies.tables.pages import END, ROOT, WRITTEN, Part
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/artifact.md"
-MARK = "unrecorded: docs/unrecorded.py writes this table"
-WRITTEN = re.compile(r"<!-- .+: (docs/\w+\.py) writes .+ -->")
 COMMAND = re.compile(r"\s*<!-- not recorded: (.+) -->")
 NUMBER = re.compile(r"\**[<+±-]?\d")  # the begin of a cell that has a number
 WORD = re.compile(r"[A-Za-z]{2,}")
@@ -28,13 +23,13 @@ SHARE = 0.4  # share of the cells of a table of numbers that have one
 
 
 class Table(NamedTuple):
-    """A table in a page, and what is behind it: a script of docs/, a command, or nothing."""
+    """A table in a page, and what is behind it: an experiment, a command, or nothing."""
 
     page: str  # its path from the top
     section: str
     line: int  # from 1
     numbers: bool  # whether it is a table of numbers
-    script: str | None
+    module: str | None
     command: str | None
 
 
@@ -45,7 +40,7 @@ def pages() -> list[Path]:
 def tables(page: str, text: str) -> Iterator[Table]:
     """The Markdown tables of a page with the path `page`."""
     lines = text.splitlines()
-    section, script, command, fenced = "", None, None, False
+    section, module, command, fenced = "", None, None, False
     above = ""  # the line before, if it belongs to a table
     for number, line in enumerate(lines, 1):
         if line.lstrip().startswith("```"):
@@ -55,9 +50,9 @@ def tables(page: str, text: str) -> Iterator[Table]:
         if line.startswith("#"):
             section = line.lstrip("# ")
         if written := WRITTEN.fullmatch(line):
-            script = written[1]
-        if line == marked.END:
-            script = None
+            module = written[2]
+        if line == END:
+            module = None
         if noted := COMMAND.fullmatch(line):
             command = noted[1]
         in_table = line.lstrip().startswith("|")
@@ -67,7 +62,7 @@ def tables(page: str, text: str) -> Iterator[Table]:
                 if not row.lstrip().startswith("|"):
                     break
                 rows.append(row)
-            yield Table(page, section, number, has_numbers(rows), script, command)
+            yield Table(page, section, number, has_numbers(rows), module, command)
         if line.strip() and not in_table and not noted:
             command = None  # a comment belongs to the table right below it
         above = line if in_table else ""
@@ -111,11 +106,4 @@ def _address(page: str) -> str:
     return page.removeprefix("docs/") if page.startswith("docs/") else f"../{page}"
 
 
-def with_list(page: str) -> str:
-    """docs/artifact.md with its list replaced."""
-    return marked.with_table(page, MARK, listed(every_table()))
-
-
-if __name__ == "__main__":
-    PAGE.write_text(with_list(PAGE.read_text()))
-    print(PAGE)
+PARTS = [Part("docs/artifact.md", "unrecorded", ["docs"], lambda _: listed(every_table()))]

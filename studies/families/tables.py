@@ -1,28 +1,16 @@
-"""The table of generated families in docs/elsewhere.md, from data/recorded-families.
-
-`python -m studies.families.run` records the runs.
-"""
+"""The table of generated families in docs/elsewhere.md."""
 
 from __future__ import annotations
 
-import runpy
 import textwrap
-from pathlib import Path
 
-import marked
 import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.paired import unit_interval
+from studies.families.run import FAMILIES, LEADER
+from studies.tables.pages import Part
 from studies.tables.wording import markdown_table
-
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/elsewhere.md"
-RUNS = ROOT / "data/recorded-families/runs.csv"
-LEADER = "Faro-Sum"
-FAMILIES = runpy.run_path(str(ROOT / "studies/families/run.py"))["FAMILIES"]
-MARK = "families: docs/families_tables.py writes this table"
-MISSING = "Not recorded yet."
 
 
 def table(runs: pd.DataFrame) -> str:
@@ -74,11 +62,4 @@ def counted(intervals: list[tuple[float, float, float]]) -> str:
     )
 
 
-def with_table(page: str) -> str:
-    """docs/elsewhere.md with its table of families replaced."""
-    return marked.with_table(page, MARK, table(pd.read_csv(RUNS)) if RUNS.exists() else MISSING)
-
-
-if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text()))
-    print(PAGE)
+PARTS = [Part("docs/elsewhere.md", "families", ["data/recorded-families/runs.csv"], table)]

@@ -1,23 +1,15 @@
-"""The table of docs/gpus.md, from the fits in "faro_lib/workload/gpus.yaml".
-
-python -m studies.gpus.run && python docs/gpus_tables.py
-"""
+"""The table of docs/gpus.md: the fits that a table of jobs can name."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import marked
 import numpy as np
 
-from faro_lib.files import atomic_write
 from faro_lib.workload.replicas import measured_gpus
+from studies.tables.pages import Part
 from studies.tables.wording import markdown_table
 
-PAGE = Path(__file__).parent / "gpus.md"
-MARK = "fits: docs/gpus_tables.py writes this table"
-FINDING = "finding: docs/gpus_tables.py writes these sentences"
 HEADS = [
     *("GPU", "model", "tensor parallel", "step of one sequence (ms)", "of the largest batch (ms)"),
     *("longest prompt (ms)", "prompt error: median, worst", "token error: median, worst"),
@@ -79,12 +71,9 @@ def finding(fits: list[dict[str, Any]]) -> str:
     )
 
 
-def main() -> None:
-    page = marked.with_table(PAGE.read_text(), MARK, table(entries()))
-    page = marked.with_table(page, FINDING, finding(entries()))
-    with atomic_write(PAGE) as partial:
-        partial.write_text(page)
-
-
-if __name__ == "__main__":
-    main()
+PAGE = "docs/gpus.md"
+FITS = ["faro_lib/workload/gpus.yaml"]
+PARTS = [
+    Part(PAGE, "fits", FITS, lambda _: table(entries())),
+    Part(PAGE, "finding", FITS, lambda _: finding(entries())),
+]

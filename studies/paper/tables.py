@@ -1,27 +1,27 @@
-"""The tables of docs/paper-figures.md: the paper's results and ours.
-
-python docs/paper_figures.py
-"""
+"""The tables of docs/paper-figures.md: the paper's results and ours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import marked
 import pandas as pd
-from comparison_tables import CAPACITIES, LOSS, NAMES, VIOLATIONS, published_by_policy
 
+from studies.comparison.tables import (
+    CAPACITIES,
+    LOSS,
+    NAMES,
+    VIOLATIONS,
+    published_by_policy,
+)
+from studies.tables.pages import Part, content
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/paper-figures.md"
-SUMMARY = ROOT / "data/published-run/summary.csv"
-SOLVERS = ROOT / "data/published-run/solvers.csv"
-ABLATION = ROOT / "data/published-run/ablation.csv"
-PUBLISHED = ROOT / "data/published"
-HEADLINE = "violations: docs/paper_figures.py writes this table"
-FIGURES = "figures: docs/paper_figures.py writes this table"
+SUMMARY, SOLVERS, ABLATION = (
+    f"data/published-run/{name}.csv" for name in ("summary", "solvers", "ablation")
+)
+PUBLISHED_SOLVERS, PUBLISHED_ABLATION = (
+    f"data/published/published_{name}.csv" for name in ("solvers", "ablation")
+)
 FARO = "Faro-Sum"
 EFFECTIVE = "lost_effective_utility_published"
 PENALTY = ("PenaltySum", "PenaltyFairSum")
@@ -47,7 +47,7 @@ def ratios() -> pd.DataFrame:
 
 def means(measure: str) -> pd.Series:
     """Means of our recorded trials, by policy and capacity."""
-    return pd.read_csv(SUMMARY).groupby(["policy", "capacity_cores"])[measure].mean()
+    return content(SUMMARY).groupby(["policy", "capacity_cores"])[measure].mean()
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -83,10 +83,8 @@ def of_policies(measure: str, digits: int, objectives: Sequence[str] = ("Sum", "
 
 def solvers() -> str:
     """Mean utility of COBYLA relative to the optimum, published and ours."""
-    published = pd.read_csv(PUBLISHED / "published_solvers.csv").set_index(
-        ["solver", "formulation"]
-    )
-    answers = pd.read_csv(SOLVERS)
+    published = content(PUBLISHED_SOLVERS).set_index(["solver", "formulation"])
+    answers = content(SOLVERS)
     cobyla = answers[answers["solver"] == "cobyla"]
     share = (cobyla["value"] / cobyla["optimum"]).groupby(cobyla["formulation"]).mean()
     parts = []
@@ -98,9 +96,9 @@ def solvers() -> str:
 
 def ablation() -> str:
     """Lost utility with the first and the last step of the paper at 32 replicas."""
-    published = pd.read_csv(PUBLISHED / "published_ablation.csv")
+    published = content(PUBLISHED_ABLATION)
     published = published[published["replicas"] == 32]["lost_cluster_utility_mean"]
-    runs = pd.read_csv(ABLATION)
+    runs = content(ABLATION)
     runs = runs[(runs["capacity_cores"] == 32) & (runs["source"] == "paper")]
     ours = runs.groupby("variant", sort=False)[LOSS].mean()
     return (
@@ -143,10 +141,9 @@ def figures() -> str:
     return markdown_table(["in the paper", "content", "published and here", "our figure"], rows)
 
 
-def main() -> None:
-    page = marked.with_table(PAGE.read_text(), HEADLINE, headline(ratios()))
-    PAGE.write_text(marked.with_table(page, FIGURES, figures()))
-
-
-if __name__ == "__main__":
-    main()
+PAGE = "docs/paper-figures.md"
+RECORDED = [SUMMARY, SOLVERS, ABLATION, PUBLISHED_SOLVERS, PUBLISHED_ABLATION, "data/published"]
+PARTS = [
+    Part(PAGE, "violations", [SUMMARY, "data/published"], lambda *_: headline(ratios())),
+    Part(PAGE, "figures", RECORDED, lambda *_: figures()),
+]

@@ -1,9 +1,4 @@
-"""The tables of docs/learning.md, from recorded runs.
-
-python -m studies.misspecification.run && python docs/learning_tables.py
-
-The table of live trials is from `python -m studies.live.learning ray` and `... deployments`.
-"""
+"""The tables of docs/learning.md, and the picture of its losses."""
 
 from __future__ import annotations
 
@@ -11,12 +6,9 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-import marked
 import numpy as np
 import pandas as pd
 
-from faro_lib.figures import style
-from faro_lib.files import atomic_write
 from faro_lib.metrics.paired import unit_interval
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.learning import LEARNED_BY, SIMULATED, SLOW, TOLERANCE, learned_minute
@@ -30,19 +22,9 @@ from studies.misspecification.world import (
     LEARNING,
     RIVALS,
 )
+from studies.tables.pages import Part, Picture
 from studies.tables.wording import and_list, markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/learning.md"
-COMPARISON = ROOT / "docs/comparison.md"
-PICTURE = ROOT / "docs/images/misspecification.png"
-RUNS = ROOT / "data/recorded-misspecification/runs.csv"
-SCALING = ROOT / "data/recorded-misspecification/scaling.csv"
-SCALING_MARK = "scaling: docs/learning_tables.py writes this table"
-HOUR_MARK = "hour: docs/learning_tables.py writes this table"
-TRIALS = ROOT / "data/recorded-learning"
-LIVE_MARK = "live: docs/learning_tables.py writes this table"
-LIVE_FINDING_MARK = "live finding: docs/learning_tables.py writes these sentences"
 PLATFORMS = {
     "ray": "Ray Serve",
     "deployments": "Deployments",
@@ -50,10 +32,7 @@ PLATFORMS = {
 }
 SHOWN_MINUTES = (2, 5, 10, 12)  # of the live trials
 ROLL_OUT, NOON = "roll-out at noon", 180  # the published day has 360 minutes
-SPREAD_MARK = "spread: docs/learning_tables.py writes this sentence"
 SPREAD = "spread twice as large"
-MARK = "losses: docs/learning_tables.py writes this table"
-FINDING_MARK = "finding: docs/learning_tables.py writes these sentences"
 COLUMNS = {ASSUMING: "believes", LEARNING: "learns", KNOWING: "knows"} | {
     one: one for one in RIVALS
 }
@@ -217,24 +196,22 @@ def live_finding(recorded: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> s
     )
 
 
-def main() -> None:
-    runs = pd.read_csv(RUNS)
-    page = marked.with_table(PAGE.read_text(), MARK, table(runs))
-    page = marked.with_table(page, HOUR_MARK, hour_after(runs))
-    page = marked.with_table(page, SPREAD_MARK, spread_finding(runs))
-    page = marked.with_table(page, SCALING_MARK, scaling_table(pd.read_csv(SCALING)))
-    recorded = live_tables(TRIALS)
-    page = marked.with_table(page, LIVE_MARK, live_table(recorded))
-    page = marked.with_table(page, LIVE_FINDING_MARK, live_finding(recorded))
-    PAGE.write_text(page)
-    published = runs[runs["workload"] == "published"]
-    compared = marked.with_table(COMPARISON.read_text(), FINDING_MARK, finding(published))
-    COMPARISON.write_text(compared)
-    style.use_style()
-    figure = lost_by_world(published)
-    with atomic_write(PICTURE) as partial:
-        figure.savefig(partial, metadata={"Software": None})
+def published(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[runs["workload"] == "published"]
 
 
-if __name__ == "__main__":
-    main()
+PAGE = "docs/learning.md"
+RUNS = "data/recorded-misspecification/runs.csv"
+TRIALS = "data/recorded-learning"
+PARTS = [
+    Part(PAGE, "losses", [RUNS], table),
+    Part(PAGE, "hour", [RUNS], hour_after),
+    Part(PAGE, "spread", [RUNS], spread_finding),
+    Part(PAGE, "scaling", ["data/recorded-misspecification/scaling.csv"], scaling_table),
+    Part(PAGE, "live", [TRIALS], lambda folder: live_table(live_tables(folder))),
+    Part(PAGE, "live finding", [TRIALS], lambda folder: live_finding(live_tables(folder))),
+    Part("docs/comparison.md", "finding", [RUNS], lambda runs: finding(published(runs))),
+]
+PICTURES = [
+    Picture("docs/images/misspecification.png", [RUNS], lambda runs: lost_by_world(published(runs)))
+]

@@ -1,44 +1,22 @@
-"""The tables of docs/comparison.md, docs/index.md and README.md about the published workload.
-
-They come from results of `make figures CONFIG=config/paper.yaml`; `make readme` runs both. The rows
-come from data/published-run, a copy of tables of the run, which a new run replaces. Without
-results, the pages are written from that copy.
-"""
+"""The tables and pictures of docs/comparison.md, docs/index.md and README.md."""
 
 from __future__ import annotations
 
-import shutil
 import textwrap
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from functools import partial
 
-import marked
 import numpy as np
 import pandas as pd
-from rivals_tables import with_tuned
 from scipy.stats import ttest_ind_from_stats
 
 from studies.comparison.figures import published_main
+from studies.comparison.headline import SHOWN, comparison
+from studies.rivals.tables import with_tuned
+from studies.tables.pages import ROOT, Part, Picture
 from studies.tables.paired import t_interval
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/comparison.md"
-FIRST_PAGES = {ROOT / "README.md": "docs/", ROOT / "docs/index.md": ""}  # -> way to docs/
-HEADLINE = "published workload: docs/comparison_tables.py writes this table"
-KEPT = ROOT / "data/published-run"
-RESULTS = ROOT / "results/faro-10jobs"
-SHARING = ROOT / "data/recorded-sharing/faro.csv"
-# Name of the copy -> the table of the run.
-TABLES = {
-    "summary": "simulate/summary.csv",
-    "limit": "simulate/limit.csv",
-    "ablation": "ablation/summary.csv",
-    "steps": "ablation/steps.csv",
-    "curve": "scale/curve.csv",
-    "sizes": "scale/sizes.csv",
-    "solvers": "sloppify/solvers.csv",
-}
 CAPACITIES = (36, 32, 16)
 OBJECTIVES = ("Sum", "FairSum", "Fair", "PenaltySum", "PenaltyFairSum")
 NAMES = {
@@ -107,13 +85,13 @@ def strongest_rivals(losses: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return rivals.min(), rivals.idxmin().map(lambda name: NAMES.get(name, name))
 
 
-def headline(run: dict[str, pd.DataFrame], shared: pd.DataFrame, docs: str) -> str:
+def headline(docs: str, summary: pd.DataFrame, limit: pd.DataFrame, shared: pd.DataFrame) -> str:
     """The table of README.md and docs/index.md: lost utility by capacity.
 
     shared : the runs of studies/sharing/run.py on the published day.
     docs : the way from the page to docs/.
     """
-    ours = mean_losses(run["summary"])
+    ours = mean_losses(summary)
     two = shared[(shared["policy"] == "Faro-Sum") & (shared["models"] == 2)]
     sharing = "Faro-Sum, if each replica may hold two models"
     losses = {
@@ -124,7 +102,7 @@ def headline(run: dict[str, pd.DataFrame], shared: pd.DataFrame, docs: str) -> s
         "the rule of the Kubernetes HPA, with its default target of 80 %": ours.loc["HPA"],
         "MArk, which forecasts each job alone": ours.loc["MArk"],
         "clairvoyant limit: a policy that knows all requests in advance": (
-            run["limit"].groupby("capacity_cores")[LOSS].mean()
+            limit.groupby("capacity_cores")[LOSS].mean()
         ),
     }
     names = strongest_rivals(ours)[1]
@@ -309,51 +287,32 @@ def solvers(answers: pd.DataFrame) -> str:
     return markdown_table(heads, rows)
 
 
-def with_tables(page: str, run: dict[str, pd.DataFrame]) -> str:
-    """The page with its tables replaced; `run` is that of `kept`."""
-    written = {
-        LOSS: table(run["summary"], run["limit"], LOSS),
-        VIOLATIONS: table(run["summary"], run["limit"], VIOLATIONS),
-        "ablation": ablation(run["ablation"], run["steps"]),
-        "capacities": capacities(run["curve"]),
-        "larger clusters": larger(run["sizes"]),
-        "solvers": solvers(run["solvers"]),
-    }
-    sentences = {
-        "summary": finding(run["summary"], run["limit"]),
-        "reproduction": reproduction(run["summary"]),
-        "regressions": regressions(run["ablation"]),
-    }
-    for name, text in sentences.items():
-        page = marked.with_table(page, f"{name}: docs/comparison_tables.py writes it", text)
-    for name, text in written.items():
-        page = marked.with_table(page, f"{name}: docs/comparison_tables.py writes this table", text)
-    return page
+def of(measure: str) -> Callable[[pd.DataFrame, pd.DataFrame], str]:
+    return lambda summary, limit: table(summary, limit, measure)
 
 
-def with_headline(page: str, run: dict[str, pd.DataFrame], docs: str) -> str:
-    """README.md or docs/index.md with its table of the published workload replaced."""
-    return marked.with_table(page, HEADLINE, headline(run, pd.read_csv(SHARING), docs))
-
-
-def kept() -> dict[str, pd.DataFrame]:
-    """Name -> table of the run that the page shows."""
-    return {name: pd.read_csv(KEPT / f"{name}.csv") for name in TABLES}
-
-
-def keep_run() -> None:
-    """Copy the tables of a new run, of the solvers only decisions for Sum with ten jobs."""
-    for name, source in TABLES.items():
-        shutil.copy(RESULTS / source, KEPT / f"{name}.csv")
-    answers = pd.read_csv(KEPT / "solvers.csv")
-    ten = answers[(answers["objective"] == "Sum") & ~answers["window"].str.contains("enlarged")]
-    ten.to_csv(KEPT / "solvers.csv", index=False)
-
-
-if __name__ == "__main__":
-    if RESULTS.exists():
-        keep_run()
-    PAGE.write_text(with_tables(PAGE.read_text(), kept()))
-    for first, docs in FIRST_PAGES.items():
-        first.write_text(with_headline(first.read_text(), kept(), docs))
-    print(PAGE, *FIRST_PAGES)
+SUMMARY, LIMIT, ABLATION, STEPS, CURVE, SIZES, SOLVED = (
+    f"data/published-run/{name}.csv"
+    for name in ("summary", "limit", "ablation", "steps", "curve", "sizes", "solvers")
+)
+SHARED = "data/recorded-sharing/faro.csv"
+PAGE = "docs/comparison.md"
+PARTS = [
+    Part(PAGE, "summary", [SUMMARY, LIMIT], finding),
+    Part(PAGE, LOSS, [SUMMARY, LIMIT], of(LOSS)),
+    Part(PAGE, VIOLATIONS, [SUMMARY, LIMIT], of(VIOLATIONS)),
+    Part(PAGE, "reproduction", [SUMMARY], reproduction),
+    Part(PAGE, "ablation", [ABLATION, STEPS], ablation),
+    Part(PAGE, "regressions", [ABLATION], regressions),
+    Part(PAGE, "capacities", [CURVE], capacities),
+    Part(PAGE, "larger clusters", [SIZES], larger),
+    Part(PAGE, "solvers", [SOLVED], solvers),
+    *(
+        Part(first, "published workload", [SUMMARY, LIMIT, SHARED], partial(headline, docs))
+        for first, docs in (("README.md", "docs/"), ("docs/index.md", ""))
+    ),
+]
+PICTURES = [
+    Picture("docs/images/comparison.png", [SUMMARY, LIMIT], partial(comparison, SHOWN)),
+    Picture("docs/images/comparison-all.png", [SUMMARY, LIMIT], partial(comparison, None)),
+]

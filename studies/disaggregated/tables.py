@@ -1,18 +1,11 @@
-"""The tables and the picture of docs/disaggregated.md, from recorded runs.
-
-python -m studies.disaggregated.run && python docs/disaggregated_tables.py
-"""
+"""The tables and the picture of docs/disaggregated.md."""
 
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 
-import marked
 import pandas as pd
 
-from faro_lib.figures import style
-from faro_lib.files import atomic_write
 from studies.disaggregated.figures import (
     APART,
     CHUNKS,
@@ -24,20 +17,9 @@ from studies.disaggregated.figures import (
     interval,
     sustained,
 )
+from studies.tables.pages import Part, Picture
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/disaggregated.md"
-PICTURE = ROOT / "docs/images/disaggregated.png"
-SHARES = ROOT / "data/recorded-llm/disaggregated.csv"
-SOLVED = ROOT / "data/recorded-llm/disaggregated-solver.csv"
-MARK = "rates: docs/disaggregated_tables.py writes this table"
-FINDING_MARK = "finding: docs/disaggregated_tables.py writes these sentences"
-SOLVED_MARK = "solver: docs/disaggregated_tables.py writes this table"
-ROLES = ROOT / "data/recorded-llm/disaggregated-roles.csv"
-ROLES_MARK = "roles: docs/disaggregated_tables.py writes this table"
-DAY = ROOT / "data/recorded-llm/disaggregated-day.csv"
-DAY_MARK = "day: docs/disaggregated_tables.py writes this table"
 SYSTEMS = (POOL, CHUNKS, APART, "apart, 1:1", "apart, slow link")
 
 
@@ -128,20 +110,18 @@ def day_table(day: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=heads)
 
 
-def main() -> None:
-    shares, solved = pd.read_csv(SHARES), pd.read_csv(SOLVED)
-    page = marked.with_table(PAGE.read_text(), MARK, table(shares))
-    page = marked.with_table(page, FINDING_MARK, textwrap.fill(finding(shares), 100))
-    page = marked.with_table(page, SOLVED_MARK, solved_table(solved))
-    page = marked.with_table(page, DAY_MARK, day_table(pd.read_csv(DAY)))
-    page = marked.with_table(page, ROLES_MARK, roles_table(pd.read_csv(ROLES)))
-    with atomic_write(PAGE) as partial:
-        partial.write_text(page)
-    style.use_style()
-    figure = draw(shares).figure
-    with atomic_write(PICTURE) as partial:
-        figure.savefig(partial, metadata={"Software": None})
+def filled(shares: pd.DataFrame) -> str:
+    return textwrap.fill(finding(shares), 100)
 
 
-if __name__ == "__main__":
-    main()
+PAGE = "docs/disaggregated.md"
+RECORDED = "data/recorded-llm/disaggregated"
+SHARES = f"{RECORDED}.csv"
+PARTS = [
+    Part(PAGE, "rates", [SHARES], table),
+    Part(PAGE, "finding", [SHARES], filled),
+    Part(PAGE, "solver", [f"{RECORDED}-solver.csv"], solved_table),
+    Part(PAGE, "day", [f"{RECORDED}-day.csv"], day_table),
+    Part(PAGE, "roles", [f"{RECORDED}-roles.csv"], roles_table),
+]
+PICTURES = [Picture("docs/images/disaggregated.png", [SHARES], lambda shares: draw(shares).figure)]

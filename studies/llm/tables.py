@@ -1,33 +1,24 @@
-"""The tables and the figure of docs/llm.md, from data/recorded-llm.
-
-python -m studies.llm.run && python docs/llm_tables.py
-"""
+"""The tables and the figure of docs/llm.md."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-import marked
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, use_style
-from faro_lib.files import atomic_write
+from faro_lib.figures.style import CYCLE, PAGE_IN, legend_above
 from faro_lib.metrics.paired import unit_interval
 from studies.arrivals.world import AT_RANDOM, FITTED, TRUE
 from studies.llm.azure import LOGGED, LOGNORMAL, REPLAYED, STEPS
 from studies.llm.bounds import BOUND, CLAIRVOYANT
 from studies.llm.load import WAYS
 from studies.llm.rivals import FARO, LLM_RIVALS, VARIANTS
+from studies.tables.pages import Part, Picture, content
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/llm.md"
-FIGURE = ROOT / "docs/images/llm.png"
-RECORDED = ROOT / "data/recorded-llm"
 (LEADER,) = FARO
 POLICIES = (LEADER, *LLM_RIVALS)
 NO_SETTINGS = ["rates", "rival", "capacity_cores", "missed", "chosen", "at_edge"]
@@ -36,9 +27,13 @@ AGREES = 0.15
 MORE_RUNS = ("ablation", "bounds")  # of the requests of the table `compare`
 
 
+def recorded(name: str) -> str:
+    return f"data/recorded-llm/{name}.csv"
+
+
 def table(name: str) -> pd.DataFrame:
     """A recorded table; those of MORE_RUNS have the rows of `compare`, too."""
-    rows = pd.read_csv(RECORDED / f"{name}.csv")
+    rows = content(recorded(name))
     return pd.concat([table("compare"), rows], ignore_index=True) if name in MORE_RUNS else rows
 
 
@@ -521,10 +516,6 @@ TABLES = {
 }
 
 
-def marker(name: str) -> str:
-    return f"{name}: docs/llm_tables.py writes this table"
-
-
 def missed_figure(runs: pd.DataFrame) -> Figure:
     """The share of requests that miss their SLO by day, a panel per size."""
     of_days = shares(runs, ["capacity_cores", "day"])
@@ -538,23 +529,15 @@ def missed_figure(runs: pd.DataFrame) -> Figure:
         axis.set_xlabel("day")
     axes[0][0].set_ylabel("requests that miss (%)")
     axes[0][0].set_ylim(bottom=0)
-    legend_above(figure, *axes[0][0].get_legend_handles_labels(), columns=3)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, columns=3)
     return figure
 
 
-def main() -> None:
-    page = PAGE.read_text()
-    for name, (file, of) in TABLES.items():
-        if (RECORDED / f"{file}.csv").exists():
-            page = marked.with_table(page, marker(name), of(table(file)))
-    with atomic_write(PAGE) as partial:
-        partial.write_text(page)
-    use_style()
-    figure = missed_figure(table("compare"))
-    check_legible(figure, FIGURE.stem)
-    with atomic_write(FIGURE) as partial:
-        figure.savefig(partial, metadata={"Software": None})
+def part(name: str, file: str, of: Callable[[pd.DataFrame], str]) -> Part:
+    files = [recorded(one) for one in ({file, "compare"} if file in MORE_RUNS else {file})]
+    return Part("docs/llm.md", name, files, lambda *_: of(table(file)))
 
 
-if __name__ == "__main__":
-    main()
+PARTS = [part(name, *declared) for name, declared in TABLES.items()]
+PICTURES = [Picture("docs/images/llm.png", [recorded("compare")], missed_figure)]

@@ -1,29 +1,15 @@
-"""The tables and the figure of docs/arrivals.md, from data/recorded-arrivals.
-
-python -m studies.arrivals.run && python docs/arrivals_tables.py
-"""
+"""The tables and the figure of docs/arrivals.md."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import marked
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 
-from faro_lib.figures.style import CYCLE, PAGE_IN, check_legible, legend_above, use_style
-from faro_lib.files import atomic_write
-from studies.arrivals.world import AT_RANDOM, BURSTS, FITTED, GAMMA, TRUE, WEIBULL
+from studies.arrivals.figures import dispersion_figure
+from studies.arrivals.world import AT_RANDOM, BURSTS, FITTED, TRUE
+from studies.tables.pages import Part, Picture
 from studies.tables.paired import t_interval
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/arrivals.md"
-FIGURE = ROOT / "docs/images/arrivals.png"
-RECORDED = ROOT / "data/recorded-arrivals"
-DISPERSION = "dispersion: docs/arrivals_tables.py writes this table"
-PLANNERS = "planners: docs/arrivals_tables.py writes this table"
 FITTED_TO_S = (1.0, 10.0, 60.0)
 HEADS = ["service", "process", "log likelihood of the gaps"]
 PLANNER_HEADS = [
@@ -89,43 +75,11 @@ def planner_table(table: pd.DataFrame) -> str:
     return markdown_table(PLANNER_HEADS, rows, right=[PLANNER_HEADS[1], *PLANNER_HEADS[3:]])
 
 
-def dispersion_figure(table: pd.DataFrame) -> Figure:
-    """The index of dispersion by the length of the window, a panel for each service."""
-    services = table["service"].unique()
-    figure, axes = plt.subplots(1, len(services), figsize=(PAGE_IN, 2.4), squeeze=False)
-    for axis, service in zip(axes[0], services):
-        part = table[table["service"] == service]
-        log = part[part["process"] == BURSTS]
-        axis.plot(log["window_s"], log["log"], color="black", marker="o", label="log")
-        for process, color in zip((BURSTS, GAMMA, WEIBULL), CYCLE):
-            of_process = part[part["process"] == process]
-            axis.plot(of_process["window_s"], of_process["found"], color=color, label=process)
-        axis.set(xscale="log", yscale="log", xlabel="length of the window (s)")
-        axis.set_title(service, loc="left")
-    axes[0][0].set_ylabel("index of dispersion")
-    legend_above(figure, *axes[0][0].get_legend_handles_labels())
-    return figure
-
-
-def dispersions() -> pd.DataFrame:
-    return pd.read_csv(RECORDED / "dispersion.csv")
-
-
-def planners() -> pd.DataFrame:
-    return pd.read_csv(RECORDED / "planners.csv")
-
-
-def main() -> None:
-    page = marked.with_table(PAGE.read_text(), DISPERSION, dispersion_table(dispersions()))
-    page = marked.with_table(page, PLANNERS, planner_table(planners()))
-    with atomic_write(PAGE) as partial:
-        partial.write_text(page)
-    use_style()
-    figure = dispersion_figure(dispersions())
-    check_legible(figure, FIGURE.stem)
-    with atomic_write(FIGURE) as partial:
-        figure.savefig(partial, metadata={"Software": None})
-
-
-if __name__ == "__main__":
-    main()
+PAGE = "docs/arrivals.md"
+DISPERSION = "data/recorded-arrivals/dispersion.csv"
+PLANNERS = "data/recorded-arrivals/planners.csv"
+PARTS = [
+    Part(PAGE, "dispersion", [DISPERSION], dispersion_table),
+    Part(PAGE, "planners", [PLANNERS], planner_table),
+]
+PICTURES = [Picture("docs/images/arrivals.png", [DISPERSION], dispersion_figure)]

@@ -1,4 +1,4 @@
-"""The tables of tuned rivals, from data/recorded-rivals (`python -m studies.rivals.run NAME`).
+"""The tables of tuned rivals.
 
 docs/comparison.md has the published day, docs/elsewhere.md azure-2019, docs/tuning.md the choices.
 """
@@ -6,9 +6,8 @@ docs/comparison.md has the published day, docs/elsewhere.md azure-2019, docs/tun
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
+from functools import partial
 
-import marked
 import numpy as np
 import pandas as pd
 
@@ -16,27 +15,18 @@ from faro_lib.metrics.paired import unit_interval
 from studies.days.run import MIN_DAYS
 from studies.rivals.autoscalers import RIVALS
 from studies.rivals.tuning import edges
+from studies.tables.pages import Part, content
 from studies.tables.paired import t_interval
 from studies.tables.wording import markdown_table
 
-ROOT = Path(__file__).parent.parent
-KEPT = ROOT / "data/recorded-rivals"
 LEADER = "Faro-Sum"
+PAGES = {"published": "docs/comparison.md", "azure-2019": "docs/elsewhere.md"}
 LOSSES = {"published": "lost_utility_published", "azure-2019": "lost_utility"}
-PAGES = {"published": ROOT / "docs/comparison.md", "azure-2019": ROOT / "docs/elsewhere.md"}
-CHOICES = ROOT / "docs/tuning.md"
-MARK = "tuned rivals: docs/rivals_tables.py writes this table"
-CHOICES_MARK = "choices: docs/rivals_tables.py writes this table"
 TUNED = ", tuned"
 
 
-def recorded() -> list[str]:
-    """The workloads whose comparison is recorded."""
-    return [world for world in LOSSES if (KEPT / f"{world}.csv").exists()]
-
-
-def read_runs(world: str) -> pd.DataFrame:
-    return pd.read_csv(KEPT / f"{world}.csv")
+def runs_of(world: str) -> str:
+    return f"data/recorded-rivals/{world}.csv"
 
 
 def table(world: str, runs: pd.DataFrame) -> str:
@@ -69,15 +59,13 @@ def interval(lost: pd.Series, reference: pd.Series) -> tuple[float, float, float
     return mean, mean - half, mean + half
 
 
-def choices() -> str:
+def choices(*tables: pd.DataFrame) -> str:
     """A row per workload, rival and capacity: the chosen settings, and which are at the edge.
 
-    A sentence names the rivals that have not been tuned yet.
+    A sentence names the rivals that have not been tuned yet. tables : those of LOSSES, in order.
     """
     rows, missing = [], []
-    for world in LOSSES:
-        path = KEPT / f"{world}-tuning.csv"
-        tried = pd.read_csv(path) if path.exists() else pd.DataFrame({"rival": []})
+    for world, tried in zip(LOSSES, tables):
         for name, rival in RIVALS.items():
             of_rival = tried[tried["rival"] == name]
             if of_rival.empty:
@@ -107,25 +95,16 @@ def choices() -> str:
 
 def with_tuned(losses: pd.DataFrame) -> pd.DataFrame:
     """`losses` (a row per policy, a column per capacity) with the tuned rivals on day 11 added."""
-    if "published" not in recorded():
-        return losses
-    runs = read_runs("published")
+    runs = content(runs_of("published"))
     own = runs[runs["policy"] != LEADER].groupby(["policy", "capacity_cores"])
     tuned = own[LOSSES["published"]].mean().unstack()
     return pd.concat([losses, tuned.rename(index=lambda name: name + TUNED)])
 
 
-def with_table(page: str, world: str) -> str:
-    return marked.with_table(page, MARK, table(world, read_runs(world)))
-
-
-def with_choices(page: str) -> str:
-    return marked.with_table(page, CHOICES_MARK, choices())
-
-
-if __name__ == "__main__":
-    for world in recorded():
-        PAGES[world].write_text(with_table(PAGES[world].read_text(), world))
-        print(PAGES[world])
-    CHOICES.write_text(with_choices(CHOICES.read_text()))
-    print(CHOICES)
+PARTS = [
+    *(
+        Part(page, "tuned rivals", [runs_of(world)], partial(table, world))
+        for world, page in PAGES.items()
+    ),
+    Part("docs/tuning.md", "choices", [runs_of(f"{world}-tuning") for world in LOSSES], choices),
+]
