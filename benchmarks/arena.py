@@ -23,8 +23,8 @@ import time
 from pathlib import Path
 
 from faro_lib.files import atomic_write
-from faro_ops.arena.scenarios import scenario_of, scenarios
-from faro_ops.arena.scoring import HIDDEN_SEEDS, MEASURED, overall, policy_of, score
+from faro_ops.advise.arena.scenarios import scenario_of, scenarios
+from faro_ops.advise.arena.scoring import HIDDEN_SEEDS, MEASURED, overall, policy_of, score
 from studies.arena.scores import counted
 
 ROOT = Path(__file__).resolve().parents[1]

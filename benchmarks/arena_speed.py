@@ -26,7 +26,7 @@ SCENARIOS = ("steady-v1", "scarce-v1", "flash-v1", "neighbours-v1", "cold-10min-
 POLICIES = (FairShare(), AIAD(), HPA(), RayServe(ongoing=1.0))
 TRIALS = 1
 RESULT = ROOT / "data/arena-environment.json"
-ENVIRONMENT = "faro_ops.arena:faro/Cluster-v0"  # the module registers it
+ENVIRONMENT = "faro_ops.advise.arena:faro/Cluster-v0"  # the module registers it
 CLUSTERS = {"requests": None, "fluid": FluidCluster}
 
 

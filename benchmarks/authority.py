@@ -10,7 +10,7 @@ import numpy as np
 
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job
-from faro_ops.policies.authority import (
+from faro_ops.operate.limits.authority import (
     ADVISE,
     FULL,
     LEVELS,

@@ -31,7 +31,7 @@ from faro_lib.workload import PUBLISHED
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.shares import fair_share
 from faro_lib.workload.tables import load_workload
-from faro_ops.controller.loop import run
+from faro_ops.operate.loop.loop import run
 
 SHARES = (None, 0.5, 0.2, 0.1, 0.0)
 CAPACITY_CORES = 36.0

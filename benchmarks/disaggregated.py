@@ -30,9 +30,9 @@ from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous, Disaggregated, replica_of
 from faro_lib.workload.shares import fair_share
-from faro_ops.apart import ClusterApart
-from faro_ops.pairs import with_pairs
-from faro_ops.recommend.recommendation import LIVE
+from faro_ops.advise.recommend.apart import ClusterApart
+from faro_ops.advise.recommend.pairs import with_pairs
+from faro_ops.advise.recommend.recommendation import LIVE
 from studies.chunked import chunked_latency_s
 from studies.disaggregated import Requests, apart_latency_s, disaggregated, pooled_latency_s
 from studies.figures.disaggregated import APART, PAIR_BY_RATE, PAIR_FOR_ALL, POOL, sustained
@@ -196,8 +196,8 @@ def solved(load: float) -> Iterator[dict]:
 def with_roles(mix: Mix, replicas: int) -> Iterator[dict]:
     """A row for each load, judged seed and choice of the pair: for each rate, or one for all.
 
-    The pair for all rates sustains the largest rate on the training seeds, as `faro_ops.pairs`
-    takes it. Settings are the defaults.
+    The pair for all rates sustains the largest rate on the training seeds, as
+    `faro_ops.advise.recommend.pairs` takes it. Settings are the defaults.
     """
     kind = disaggregated(mix.replica, FAST)
     capacity_rps = replicas * mix.replica.capacity_rps(1.0)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from faro_lib.files import atomic_write
-from faro_ops.calibrate.gpus import fit_gpus, read_runs
+from faro_ops.advise.calibrate.gpus import fit_gpus, read_runs
 
 FITTED = Path(__file__).parent.parent / "faro_lib/workload/gpus.yaml"
 HEAD = "# Written by benchmarks/gpus.py, from {}; the fields are explained in `GpuFit`.\n"

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "suppo
 
 from reference_services import SERVICES, found, profiled
 
-from faro_ops.calibrate import calibrate
+from faro_ops.advise.calibrate import calibrate
 from studies.wording import markdown_lines
 
 COLUMNS = (

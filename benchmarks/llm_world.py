@@ -23,8 +23,8 @@ from faro_lib.simulate import simulate
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous
-from faro_ops.arena.scenarios import instance, scenario_of
-from faro_ops.calibrate import tokens_of
+from faro_ops.advise.arena.scenarios import instance, scenario_of
+from faro_ops.advise.calibrate import tokens_of
 from studies.arena.gauges import TUNABLE
 from studies.frames import write_csv
 from studies.llm import ASSUMED_DAYS, GPU, Services, services_of

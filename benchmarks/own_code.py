@@ -28,8 +28,8 @@ import pandas as pd
 
 from faro_lib.policies import FACTORIES, Plan, Policy, make
 from faro_lib.registry import load_plugins
-from faro_ops.arena.scenarios import instance, scenario_of, scenarios
-from faro_ops.arena.scoring import scored
+from faro_ops.advise.arena.scenarios import instance, scenario_of, scenarios
+from faro_ops.advise.arena.scoring import scored
 from studies.arena.as_built import BUILT
 from studies.arena.own_code import OWN, SOURCES, OwnCode, program, tick_of
 from studies.frames import write_csv

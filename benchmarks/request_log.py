@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faro_ops.recommend.request_log import read_request_log
+from faro_ops.advise.sources.request_log import read_request_log
 
 CHUNK = 1_000_000
 JOBS = np.array([f"service-{n}" for n in range(10)])

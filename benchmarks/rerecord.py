@@ -23,7 +23,7 @@ import yaml
 from faro_lib.policies import PolicyContext
 from faro_lib.workload import Traces
 from faro_lib.workload.tables import load_workload
-from faro_ops.checks import learners
+from faro_ops.advise.checks import learners
 from studies import scale
 from studies.days import over_days, paired
 from studies.run_tables import summaries

@@ -31,12 +31,12 @@ from faro_lib.simulate.pools import LATE_BINDING
 from faro_lib.workload import Job, Placement, pools_of
 from faro_lib.workload.pools import chained
 from faro_lib.workload.service import RESNET34
+from faro_ops.advise.profile.load_generator import FAILED, SERVED, UNSENT, Script, Sent
 from faro_ops.http import HttpClient
-from faro_ops.rayserve import local
-from faro_ops.rayserve.deploy import PLACEMENTS_QUERY, STATS_ROUTE, configuration, deploy
-from faro_ops.rayserve.load_generator import FAILED, SERVED, UNSENT, Script, Sent
-from faro_ops.rayserve.residency import named_rows
-from faro_ops.rayserve.spec import BINDINGS, EARLY, POOL_LIMIT, serve_specs
+from faro_ops.operate.rayserve import local
+from faro_ops.operate.rayserve.deploy import PLACEMENTS_QUERY, STATS_ROUTE, configuration, deploy
+from faro_ops.operate.rayserve.residency import named_rows
+from faro_ops.operate.rayserve.spec import BINDINGS, EARLY, POOL_LIMIT, serve_specs
 from studies.live.generator import Generator
 from studies.live.machine import BackgroundLoad
 from studies.pool_routers import EarlyBinding

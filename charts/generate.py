@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from faro_ops.kube import manifests
+from faro_ops.operate.kube import manifests
 
 
 class Expression(str):

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from faro_ops.rayserve.replica import Dropped, ReplicaQueue
+from faro_ops.operate.rayserve.replica import Dropped, ReplicaQueue
 
 SERVICE_S = float(os.environ.get("SERVICE_S", "0.1"))  # duration of a request
 # Requests that may wait or be in service; others get status 503.

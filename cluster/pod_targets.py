@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from faro_ops.kube.client import ApiError, connect
+from faro_ops.operate.kube.client import ApiError, connect
 
 
 def targets(pods: Iterable[dict]) -> list[dict]:

@@ -11,7 +11,7 @@ import marked
 import numpy as np
 import pandas as pd
 
-from faro_ops.arena.scenarios import scenarios
+from faro_ops.advise.arena.scenarios import scenarios
 from studies.arena import scores
 from studies.arena.scores import Entry, read_entries
 from studies.wording import and_list, markdown_table

@@ -28,7 +28,7 @@ PACKAGES = (
     "faro_lib.metrics",
     "faro_lib.experiments",
     "faro_lib.registry",
-    "faro_ops.recommend",
+    "faro_ops.advise.recommend",
 )
 
 

@@ -6,15 +6,15 @@ Such texts are tables of jobs, configurations of Ray Serve and plugins.
 import re
 
 MOVED = {
-    "faro_lib.arena": "faro_ops.arena",
-    "faro_lib.calibrate": "faro_ops.calibrate",
+    "faro_lib.arena": "faro_ops.advise.arena",
+    "faro_lib.calibrate": "faro_ops.advise.calibrate",
     "faro_lib.cli": "faro_ops.cli",
     "faro_lib.config": "faro_pipeline.settings",
     "faro_lib.http": "faro_ops.http",
-    "faro_lib.kube": "faro_ops.kube",
+    "faro_lib.kube": "faro_ops.operate.kube",
     "faro_lib.pipeline": "faro_pipeline",
-    "faro_lib.rayserve": "faro_ops.rayserve",
-    "faro_lib.recommend": "faro_ops.recommend",
+    "faro_lib.rayserve": "faro_ops.operate.rayserve",
+    "faro_lib.recommend": "faro_ops.advise.recommend",
     "notebooks.arena": "studies.arena",
     "notebooks.edition": "studies.paper",
 }
@@ -25,7 +25,7 @@ def new_path(path: str) -> str | None:
     """The new path of a module, or of a class in it; None if it has not moved.
 
     >>> new_path("faro_lib.rayserve.models:Emulated")
-    'faro_ops.rayserve.models:Emulated'
+    'faro_ops.operate.rayserve.models:Emulated'
     >>> new_path("my_models:ResNet")
     """
     for old, new in MOVED.items():
@@ -48,7 +48,7 @@ def hint(message: str) -> str:
     """What to add to an error message if it says that a module is missing which has moved.
 
     >>> hint("mine.py: ModuleNotFoundError: No module named 'faro_lib.arena'")
-    "; 'faro_lib.arena' has moved; write 'faro_ops.arena'"
+    "; 'faro_lib.arena' has moved; write 'faro_ops.advise.arena'"
     >>> hint("mine.py: ModuleNotFoundError: No module named 'numpy'")
     ''
     """

@@ -22,8 +22,8 @@ from faro_lib.protocol import hold
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.shares import at_least_one_each, minimum_replicas
-from faro_ops.policies.bounds import AsBounds
-from faro_ops.policies.protocol import live_plan
+from faro_ops.operate.limits.bounds import AsBounds
+from faro_ops.protocol import live_plan
 
 # The values that lose the least utility on the training days (docs/adopt.md).
 SHARE = 0.75

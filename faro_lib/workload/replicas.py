@@ -396,7 +396,7 @@ def replica_of(mapping: Mapping[str, Any] | str) -> Replica:
 
 
 def measured_gpus() -> dict[tuple[str, ...], dict[str, Any]]:
-    """GPU, model and tensor parallelism as text -> what `faro_ops.calibrate.gpus` has fitted."""
+    """GPU, model and tensor parallelism as text -> what `faro_ops` has fitted for them."""
     entries = read_yaml(Path(__file__).with_name("gpus.yaml"))
     return {tuple(str(entry[name]) for name in OF_GPU): entry for entry in entries}
 

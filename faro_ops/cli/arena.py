@@ -41,8 +41,8 @@ def run(
     The scores are one JSON object. A policy that fails once has no score.
     """
     from faro_lib.files import atomic_write
-    from faro_ops.arena.scenarios import scenario_of, scenarios
-    from faro_ops.arena.scoring import compared, policy_of, score
+    from faro_ops.advise.arena.scenarios import scenario_of, scenarios
+    from faro_ops.advise.arena.scoring import compared, policy_of, score
     from faro_ops.files import check_writable
 
     if public and hidden_seed is not None:

@@ -13,7 +13,7 @@ from faro_ops.cli import shared
 from faro_ops.cli.shared import cores, option, say, text_table
 
 if TYPE_CHECKING:
-    from faro_ops.recommend.audit import Audit
+    from faro_ops.advise.audit.audit import Audit
 
 NOT_REPRODUCED = 3  # exit status if the simulator reproduces the records of no service
 
@@ -69,16 +69,16 @@ def audit(
     """
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import ServingModel
-    from faro_ops.recommend.audit import POLICIES, WAITING
-    from faro_ops.recommend.audit import audit as audit_of
-    from faro_ops.recommend.load_history import tell_counts
-    from faro_ops.recommend.records import (
+    from faro_ops.advise.audit.audit import POLICIES, WAITING
+    from faro_ops.advise.audit.audit import audit as audit_of
+    from faro_ops.advise.audit.records import (
         records_from_csv,
         records_from_journal,
         records_from_log,
         records_from_prometheus,
     )
-    from faro_ops.recommend.request_log import is_request_log
+    from faro_ops.advise.sources.load_history import tell_counts
+    from faro_ops.advise.sources.request_log import is_request_log
 
     if plot is not None:
         shared.check_picture(Path(plot))
@@ -123,7 +123,7 @@ def audit(
     if not (at_random or records.history.traces.arrival_s):
         tell_counts(records.jobs, say)
     if plot is not None:
-        from faro_ops.recommend.figure import pictures
+        from faro_ops.advise.recommend.figure import pictures
 
         title = "What the autoscalers did, and what others would do"
         shared.write_picture(Path(plot), lambda: pictures(result), title, text(result))

@@ -10,19 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from faro_ops.cli.shared import SayHandler, say
-from faro_ops.controller.run_state import StateFile, Store
-from faro_ops.controller.startup import once
+from faro_ops.operate.loop.startup import once
+from faro_ops.operate.memory.run_state import StateFile, Store
 
 if TYPE_CHECKING:
     from faro_lib.policies import Policy
-    from faro_ops.controller.clock import Clock
-    from faro_ops.controller.job_states import JobStates
-    from faro_ops.controller.overrides import Orders, Settings
-    from faro_ops.controller.startup import Ensure
-    from faro_ops.kube.operate import NamespacedName
-    from faro_ops.rayserve.backend import Endpoint
-    from faro_ops.rayserve.cluster import Lease, RayServeCluster
-    from faro_ops.rayserve.spec import ServeSpec
+    from faro_ops.operate.kube.operate import NamespacedName
+    from faro_ops.operate.loop.clock import Clock
+    from faro_ops.operate.loop.job_states import JobStates
+    from faro_ops.operate.loop.startup import Ensure
+    from faro_ops.operate.memory.overrides import Orders, Settings
+    from faro_ops.operate.rayserve.backend import Endpoint
+    from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster
+    from faro_ops.operate.rayserve.spec import ServeSpec
 
 BACKENDS = ("local", "rayserve", "deployments")
 ACTIONS = ("replicas", "ceilings")
@@ -56,7 +56,7 @@ def faro_plan(
         if backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
         return None
-    from faro_ops.kube.operate import NamespacedName
+    from faro_ops.operate.kube.operate import NamespacedName
 
     # No warning per retry, because Faro reports the outcome.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -66,7 +66,7 @@ def faro_plan(
 def state_store(home: NamespacedName | None, journal: str | None) -> Store | None:
     """Where the state that survives the controller is kept; None without FaroPlan and journal."""
     if home is not None:
-        from faro_ops.kube.plan_state import PlanState
+        from faro_ops.operate.kube.plan_state import PlanState
 
         return PlanState(home.connect(retries=1), home.namespace, home.name)
     return StateFile(journal) if journal else None
@@ -82,15 +82,15 @@ def overrides_of(
     ensure : runs the checks that the API server answers, once or until they pass.
     restores : whether the orders of a deleted FaroPlan are written into the next one.
     """
-    from faro_ops.controller.override_store import OverridesFile, path_of
-    from faro_ops.controller.overrides import LastKnown, Orders
+    from faro_ops.operate.memory.override_store import OverridesFile, path_of
+    from faro_ops.operate.memory.overrides import LastKnown, Orders
 
     of_journal = LastKnown(OverridesFile(path_of(journal)).read) if journal else Orders
     if home is None:
         return of_journal
-    from faro_ops.controller.background import latest
-    from faro_ops.kube.plan_overrides import PlanOverrides, kept_path_of
-    from faro_ops.kube.preflight import check_server
+    from faro_ops.operate.kube.plan_overrides import PlanOverrides, kept_path_of
+    from faro_ops.operate.kube.preflight import check_server
+    from faro_ops.operate.loop.background import latest
 
     ensure(lambda: check_server(home.connect()))
     api = home.connect(retries=0, timeout_s=2.0)
@@ -119,8 +119,8 @@ def ray_serve(
     Backend `local` starts Ray on this machine with the jobs of `settings`, and stops it when the
     context ends. Jobs with trouble are reported to the board `states`.
     """
-    from faro_ops.memory import must_fit, ray_gb
-    from faro_ops.rayserve.backend import serving
+    from faro_ops.free_memory import must_fit, ray_gb
+    from faro_ops.operate.rayserve.backend import serving
 
     jobs = settings.jobs
     specs = _specs_of(settings, strict=backend == "local")[0]
@@ -144,7 +144,7 @@ def ray_serve(
     )
     with ray as endpoint:
         if home and backend == "rayserve" and capacity is None:
-            from faro_ops.kube.preflight import check_rayservice
+            from faro_ops.operate.kube.preflight import check_rayservice
 
             ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
         started = specs if backend == "local" else None
@@ -189,7 +189,7 @@ class _RayServeClusters:
 
         Later, the control loop handles outages of Ray.
         """
-        from faro_ops.rayserve.cluster import RayServeCluster
+        from faro_ops.operate.rayserve.cluster import RayServeCluster
 
         specs, problems = _specs_of(settings, strict=self._started is not None)
         if self._started is not None and specs != self._started:
@@ -228,7 +228,7 @@ def _specs_of(settings: Settings, strict: bool) -> tuple[tuple[ServeSpec, ...], 
 
     ValueError if a section is invalid and `strict`, or if all are.
     """
-    from faro_ops.rayserve.spec import serve_specs, usable_specs
+    from faro_ops.operate.rayserve.spec import serve_specs, usable_specs
 
     sections = settings.sections.get("serve", {})
     if strict:

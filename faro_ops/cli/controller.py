@@ -29,29 +29,29 @@ from faro_ops.cli import model as models
 from faro_ops.cli.model import FreshModel, Source
 from faro_ops.cli.shared import say
 from faro_ops.cli.trust import announcing, recorded_authority
-from faro_ops.controller import loop
-from faro_ops.controller.brake import MinimaReport
-from faro_ops.controller.clock import Clock, StopEvent
-from faro_ops.controller.fitting import report_orders
-from faro_ops.controller.job_states import JobStates
-from faro_ops.controller.journal import Journal
-from faro_ops.controller.overrides import Settings, Watched
-from faro_ops.controller.service_report import ServiceTimesReport
-from faro_ops.controller.settings_change import Rejected, SettingsChange, reason_of
-from faro_ops.controller.startup import Check, Ensure, once, until_passed
-from faro_ops.controller.surviving import Surviving
 from faro_ops.files import check_writable
 from faro_ops.jobs_table import read_served, read_unshared
-from faro_ops.policies.authority import WithAuthority
-from faro_ops.policies.bounds import AsBounds, predicting
-from faro_ops.policies.pacing import paced
+from faro_ops.operate.limits.authority import WithAuthority
+from faro_ops.operate.limits.bounds import AsBounds, predicting
+from faro_ops.operate.limits.brake import MinimaReport
+from faro_ops.operate.limits.fitting import report_orders
+from faro_ops.operate.limits.pacing import paced
+from faro_ops.operate.loop import loop
+from faro_ops.operate.loop.clock import Clock, StopEvent
+from faro_ops.operate.loop.job_states import JobStates
+from faro_ops.operate.loop.service_report import ServiceTimesReport
+from faro_ops.operate.loop.settings_change import Rejected, SettingsChange, reason_of
+from faro_ops.operate.loop.startup import Check, Ensure, once, until_passed
+from faro_ops.operate.loop.surviving import Surviving
+from faro_ops.operate.memory.journal import Journal
+from faro_ops.operate.memory.overrides import Settings, Watched
 
 if TYPE_CHECKING:
-    from faro_ops.controller.exporter import Exporter
-    from faro_ops.kube.operate import GatedJobs, KubeSession, NamespacedName
-    from faro_ops.kube.status import Condition
-    from faro_ops.policies.protocol import LiveCluster
-    from faro_ops.rayserve.cluster import Lease
+    from faro_ops.operate.export.exporter import Exporter
+    from faro_ops.operate.kube.operate import GatedJobs, KubeSession, NamespacedName
+    from faro_ops.operate.kube.status import Condition
+    from faro_ops.operate.rayserve.cluster import Lease
+    from faro_ops.protocol import LiveCluster
 
 # Reasons of failures: changed settings are unusable, or a refit of the forecaster fails.
 CHANGES = "changes"
@@ -247,7 +247,7 @@ class Controller:
     def first_set_up(self) -> SetUp:
         first = self.set_up(self.settings)
         if first.gated:
-            from faro_ops.kube.operate import check_some_job
+            from faro_ops.operate.kube.operate import check_some_job
 
             try:
                 check_some_job(first.gated)
@@ -421,7 +421,7 @@ class Controller:
     def _session(self, resources: ExitStack) -> KubeSession | None:
         if self.home is None:
             return None
-        from faro_ops.kube.operate import KubeSession
+        from faro_ops.operate.kube.operate import KubeSession
 
         session = KubeSession(
             self.home,
@@ -441,7 +441,7 @@ class Controller:
         options, session = self.options, self.session
         if options.metrics_port is None:
             return None
-        from faro_ops.controller.exporter import Exporter
+        from faro_ops.operate.export.exporter import Exporter
 
         exporter = Exporter(
             (),
@@ -469,7 +469,7 @@ class Controller:
         """
         options = self.options
         if self.home and options.backend == "deployments":
-            from faro_ops.kube.operate import DeploymentsBackend
+            from faro_ops.operate.kube.operate import DeploymentsBackend
 
             return DeploymentsBackend(
                 self.home,
@@ -534,7 +534,7 @@ class Controller:
 
     def conditions(self) -> list[Condition]:
         """Conditions of the FaroPlan besides those of the cluster."""
-        from faro_ops.kube.status import Condition
+        from faro_ops.operate.kube.status import Condition
 
         rejected, refused = self.rejected, self.job_states.refused_orders()
         settings = Condition("SettingsAccepted", True, "Accepted")
@@ -619,7 +619,7 @@ def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, fo
 
     A restart with the same FaroPlan or journal keeps the lease.
     """
-    from faro_ops.rayserve.cluster import Lease
+    from faro_ops.operate.rayserve.cluster import Lease
 
     host = socket.gethostname()
     if home:

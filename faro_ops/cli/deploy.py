@@ -24,10 +24,10 @@ def deploy(
     import yaml
 
     from faro_ops.jobs_table import read_sections, read_served
-    from faro_ops.rayserve.backend import serving
-    from faro_ops.rayserve.deploy import configuration, merged
-    from faro_ops.rayserve.deploy import deploy as deployed
-    from faro_ops.rayserve.spec import serve_specs
+    from faro_ops.operate.rayserve.backend import serving
+    from faro_ops.operate.rayserve.deploy import configuration, merged
+    from faro_ops.operate.rayserve.deploy import deploy as deployed
+    from faro_ops.operate.rayserve.spec import serve_specs
 
     table = read_served(jobs)
     specs = serve_specs(table, read_sections(jobs, "serve"))

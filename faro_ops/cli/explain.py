@@ -13,7 +13,7 @@ import typer
 from faro_ops.cli.shared import milliseconds, number, option, text_table
 
 if TYPE_CHECKING:
-    from faro_ops.controller.journal import Header, Tick
+    from faro_ops.operate.memory.journal import Header, Tick
 
 
 def explain(
@@ -28,15 +28,15 @@ def explain(
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Explain a past decision of `faro run`, job by job."""
-    from faro_ops.controller.explanation import (
+    from faro_ops.operate.export.explanation import (
         decided,
         decision_at,
         explained,
         placements_explained,
     )
-    from faro_ops.controller.job_states import FINE
-    from faro_ops.controller.journal import newest_part, parts_at, read
-    from faro_ops.controller.records import plain
+    from faro_ops.operate.loop.job_states import FINE
+    from faro_ops.operate.memory.journal import newest_part, parts_at, read
+    from faro_ops.operate.memory.records import plain
 
     if at is None:
         header, tick = decision_at([newest_part(journal, decided)], None, journal)

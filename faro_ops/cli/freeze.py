@@ -19,7 +19,7 @@ def freeze(
     `faro run` obeys from its next tick on, also after a restart, and goes on observing, recording
     and exporting. A later `faro set --replicas` still changes its one job.
     """
-    from faro_ops.controller.overrides import ALL_JOBS, Override
+    from faro_ops.operate.memory.overrides import ALL_JOBS, Override
 
     store = store_of("faro freeze", journal, plan)
     now_s = time.time()
@@ -31,7 +31,7 @@ def freeze(
 
 def thaw(journal: OfJournal = None, plan: OfPlan = None) -> None:
     """End `faro freeze`. Orders that it suspended are in force again."""
-    from faro_ops.controller.overrides import ALL_JOBS
+    from faro_ops.operate.memory.overrides import ALL_JOBS
 
     store = store_of("faro thaw", journal, plan)
     ended = store.change(lambda old: old.job == ALL_JOBS)

@@ -20,7 +20,7 @@ def gpus(
     With a file, the last lines are the replicas, for the column `replica` of the table of jobs.
     """
     from faro_lib.workload.replicas import measured_gpus
-    from faro_ops.calibrate.gpus import fit_gpus, read_runs
+    from faro_ops.advise.calibrate.gpus import fit_gpus, read_runs
 
     if runs is None:
         entries = list(measured_gpus().values())

@@ -13,7 +13,7 @@ from faro_ops.cli.run import run
 from faro_ops.cli.shared import DEFAULT_POLICY, PolicyName, option
 
 if TYPE_CHECKING:
-    from faro_ops.kube.manifests import ManifestSpec
+    from faro_ops.operate.kube.manifests import ManifestSpec
 
 
 def manifests(
@@ -78,10 +78,10 @@ def manifests(
     from faro_lib.workload.shares import fair_share
     from faro_ops.cli.model import Source
     from faro_ops.jobs_table import read_sections, read_unshared
-    from faro_ops.kube.deployments import DeploymentRef
-    from faro_ops.kube.manifests import Head, ManifestSpec, Workers, write
-    from faro_ops.policies.bounds import predicting
-    from faro_ops.rayserve.spec import serve_specs
+    from faro_ops.operate.kube.deployments import DeploymentRef
+    from faro_ops.operate.kube.manifests import Head, ManifestSpec, Workers, write
+    from faro_ops.operate.limits.bounds import predicting
+    from faro_ops.operate.rayserve.spec import serve_specs
 
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table, which says how each job is served")
@@ -143,7 +143,7 @@ def manifests(
 
 def _check_arguments(spec: ManifestSpec) -> None:
     """Parse the controller's options, so that invalid ones fail here and not in the pod."""
-    from faro_ops.kube.manifests import arguments
+    from faro_ops.operate.kube.manifests import arguments
 
     controller = typer.Typer()
     controller.command()(run)
@@ -153,8 +153,8 @@ def _check_arguments(spec: ManifestSpec) -> None:
 
 def _print_commands(backend: str, namespace: str, out: str) -> None:
     """Print the commands that apply the manifests."""
-    from faro_ops.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY
-    from faro_ops.kube.status import GROUP, PLURAL
+    from faro_ops.operate.kube.manifests import APPLY_FIRST, SECRET, SECRET_KEY
+    from faro_ops.operate.kube.status import GROUP, PLURAL
 
     first = " ".join(f"-f {out}/{name}" for name in APPLY_FIRST)
     print("# first the namespace and the CustomResourceDefinition:")

@@ -17,14 +17,7 @@ from faro_lib.policies.loops import TwoLoops
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.jobs import DAY_MINUTES
 from faro_lib.workload.readers import read_csv
-from faro_ops.cli.shared import say
-from faro_ops.controller.background import in_child, in_thread
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.expected import Event, expected
-from faro_ops.controller.overrides import Settings
-from faro_ops.controller.renewal import fitted, renewal
-from faro_ops.errors import message_of
-from faro_ops.recommend.load_history import (
+from faro_ops.advise.sources.load_history import (
     dispersed,
     dispersion_of,
     exported_days,
@@ -32,8 +25,15 @@ from faro_ops.recommend.load_history import (
     tell_bursts,
     traces_of_log,
 )
-from faro_ops.recommend.log_lengths import lengths_of, with_lengths
-from faro_ops.recommend.request_log import TIME, is_request_log, read_request_log
+from faro_ops.advise.sources.log_lengths import lengths_of, with_lengths
+from faro_ops.advise.sources.request_log import TIME, is_request_log, read_request_log
+from faro_ops.cli.shared import say
+from faro_ops.errors import message_of
+from faro_ops.operate.loop.background import in_child, in_thread
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.expected import Event, expected
+from faro_ops.operate.loop.renewal import fitted, renewal
+from faro_ops.operate.memory.overrides import Settings
 
 # Values of --history for counts that controllers recorded.
 PROMETHEUS = "prometheus"
@@ -225,8 +225,8 @@ def context_of(
     A latency table for `capacity` cores is simulated only when the policy needs one.
     """
     from faro_lib.simulate.measure import measure
-    from faro_ops.rayserve.spec import ongoing_limits
-    from faro_ops.recommend.recommendation import LIVE
+    from faro_ops.advise.recommend.recommendation import LIVE
+    from faro_ops.operate.rayserve.spec import ongoing_limits
 
     limits = ongoing_limits(settings.jobs, settings.sections.get("serve", {}))
     model = replace(LIVE, own_limits=limits)

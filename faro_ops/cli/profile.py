@@ -28,12 +28,12 @@ def profile(
     the table, and figures go into its folder.
     """
     from faro_lib.figures.style import save
-    from faro_ops.calibrate.figure import latency_by_rate
+    from faro_ops.advise.calibrate.figure import latency_by_rate
+    from faro_ops.advise.profile.load_profile import measure_kind
+    from faro_ops.advise.profile.profile import profile_job, write_profiles
     from faro_ops.jobs_table import read_sections, read_served, read_unshared
-    from faro_ops.rayserve.backend import serving
-    from faro_ops.rayserve.load_profile import measure_kind
-    from faro_ops.rayserve.profile import profile_job, write_profiles
-    from faro_ops.rayserve.spec import serve_specs
+    from faro_ops.operate.rayserve.backend import serving
+    from faro_ops.operate.rayserve.spec import serve_specs
 
     if address or serve_address:
         backend = "rayserve"

@@ -14,9 +14,9 @@ from faro_ops.cli.shared import milliseconds, option, say, text_table
 
 if TYPE_CHECKING:
     from faro_lib.simulate import ServingModel
-    from faro_ops.recommend.load_history import History
-    from faro_ops.recommend.recommendation import Recommendation
-    from faro_ops.recommend.replay import Replay
+    from faro_ops.advise.recommend.recommendation import Recommendation
+    from faro_ops.advise.recommend.replay import Replay
+    from faro_ops.advise.sources.load_history import History
 
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
 NEXT = "next: introduce them step by step, as docs/adopt.md says (Adopting Faro step by step)"
@@ -80,8 +80,8 @@ def recommend(
     interrupted.
     """
     from faro_lib.registry import load_plugins
-    from faro_ops.recommend import load_history
-    from faro_ops.recommend.recommendation import recommend as recommendation_of
+    from faro_ops.advise.recommend.recommendation import recommend as recommendation_of
+    from faro_ops.advise.sources import load_history
 
     if plot is not None:
         shared.check_picture(Path(plot))
@@ -145,7 +145,7 @@ def recommend(
     if not (at_random or history.traces.arrival_s or burst_query):
         load_history.tell_counts(history.jobs, say)
     if plot is not None and recommendation.replay is not None:
-        from faro_ops.recommend.figure import capacity_curve
+        from faro_ops.advise.recommend.figure import capacity_curve
 
         draw = partial(capacity_curve, recommendation.replay.curve, recommendation.marks)
         shared.write_picture(Path(plot), draw, "How many replicas?", _text(recommendation))
@@ -156,7 +156,7 @@ def recommend(
 def _serving_model(dispatch: str) -> ServingModel:
     """The model with which requests are simulated: a live service, or that of the paper."""
     from faro_lib.simulate import ServingModel
-    from faro_ops.recommend.recommendation import LIVE
+    from faro_ops.advise.recommend.recommendation import LIVE
 
     return LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
 
@@ -164,7 +164,7 @@ def _serving_model(dispatch: str) -> ServingModel:
 def _own_limits(history: History, jobs: str) -> tuple[tuple[str, int], ...]:
     """(name, max_ongoing_requests) of each job whose section `serve` in the jobs' table sets it."""
     from faro_ops.jobs_table import read_sections
-    from faro_ops.rayserve.spec import ongoing_limits, serve_specs
+    from faro_ops.operate.rayserve.spec import ongoing_limits, serve_specs
 
     sections = read_sections(jobs, "serve")
     serve_specs(history.jobs, sections)  # raises if a section is invalid
@@ -253,7 +253,7 @@ def _with_roles(replicas: int, prefill: int | None) -> str:
 
 def _curve(recommendation: Recommendation, replay: Replay) -> list[str]:
     """A bar chart of the worst job's violations at each replayed capacity."""
-    from faro_ops.recommend.sizing import share_of_accepted
+    from faro_ops.advise.recommend.sizing import share_of_accepted
 
     shares = share_of_accepted(replay.curve)
     longest = max(shares.max(), 1e-9)
@@ -390,7 +390,7 @@ def _worst(row: dict[str, Any], prefix: str = "") -> str:
 
     Here ocr has 3.57 % late requests and may have 5 %.
     """
-    from faro_ops.recommend.sizing import WORST, share_of_accepted
+    from faro_ops.advise.recommend.sizing import WORST, share_of_accepted
 
     job, rate, accepted = (row[f"{prefix}{name}"] for name in WORST)
     share = share_of_accepted({"slo_violation_rate": rate, "accepted_rate": accepted})

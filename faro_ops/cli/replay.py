@@ -13,7 +13,7 @@ from faro_ops.cli.shared import option, text_table
 
 if TYPE_CHECKING:
     from faro_lib.control import Step
-    from faro_ops.controller.journal import Header
+    from faro_ops.operate.memory.journal import Header
 
 
 def replay(
@@ -54,9 +54,9 @@ def _decisions(
 ) -> Iterator[tuple[Header, Step, Step]]:
     """Yield for every recorded tick: the journal's header, the recorded step, that of `policy`."""
     from faro_ops.cli.model import Source, at_time_of_day, context_of, policy_of
-    from faro_ops.controller import journal as journals
-    from faro_ops.controller.overrides import Settings
-    from faro_ops.policies.pacing import paced
+    from faro_ops.operate.limits.pacing import paced
+    from faro_ops.operate.memory import journal as journals
+    from faro_ops.operate.memory.overrides import Settings
 
     for header, ticks in journals.parts(journal):
         if not ticks:

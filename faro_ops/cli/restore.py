@@ -28,10 +28,10 @@ def restore(
     permission for that, the FaroPlan's and those given by --namespace. Bounds that someone else has
     changed since are left. The exit status is 2 if an HPA could not be restored.
     """
-    from faro_ops.kube import hpa_bounds
-    from faro_ops.kube.lease import seconds_unled
-    from faro_ops.kube.operate import NamespacedName
-    from faro_ops.kube.preflight import check_server
+    from faro_ops.operate.kube import hpa_bounds
+    from faro_ops.operate.kube.lease import seconds_unled
+    from faro_ops.operate.kube.operate import NamespacedName
+    from faro_ops.operate.kube.preflight import check_server
 
     home = NamespacedName.of(plan, kubeconfig, context)
     api = home.connect()

@@ -16,8 +16,8 @@ import typer
 from faro_ops.cli.shared import option
 
 if TYPE_CHECKING:
-    from faro_ops.controller.override_store import Order, OverrideStore
-    from faro_ops.controller.overrides import Override
+    from faro_ops.operate.memory.override_store import Order, OverrideStore
+    from faro_ops.operate.memory.overrides import Override
 
 OfJournal = Annotated[str | None, option("Journal of the run that this is for.")]
 OfPlan = Annotated[str | None, option("Or NAMESPACE/NAME of its FaroPlan (Kubernetes).")]
@@ -44,7 +44,7 @@ def set_job(
 
     `faro run` applies the change at its next tick. `faro freeze` keeps all jobs as they are.
     """
-    from faro_ops.controller.overrides import Override
+    from faro_ops.operate.memory.overrides import Override
 
     if sum((replicas is not None, freeze, load is not None, clear)) != 1:
         raise ValueError("faro set needs one of --replicas, --freeze, --load and --clear")
@@ -91,14 +91,14 @@ def store_of(command: str, journal: str | None, plan: str | None) -> OverrideSto
     if (journal is None) == (plan is None):
         raise ValueError(f"{command} needs one of --journal and --plan")
     if plan is None:
-        from faro_ops.controller.override_store import OverridesFile, path_of
+        from faro_ops.operate.memory.override_store import OverridesFile, path_of
 
         if not Path(str(journal)).exists():
             problem = "no such file; expected a journal of `faro run`"
             raise FileNotFoundError(f"{journal}: {problem}")
         return OverridesFile(path_of(str(journal)))
-    from faro_ops.kube.operate import NamespacedName
-    from faro_ops.kube.plan_overrides import PlanOverrides
+    from faro_ops.operate.kube.operate import NamespacedName
+    from faro_ops.operate.kube.plan_overrides import PlanOverrides
 
     home = NamespacedName.of(plan)
     return PlanOverrides(home.connect(), home.namespace, home.name)
@@ -112,7 +112,7 @@ def _replaces(new: Override, old: Order, now: bool) -> bool:
     lies within the new period. `now` means that `new` begins now. A new count then also replaces
     old counts that have begun.
     """
-    from faro_ops.controller.overrides import RejectedOrder
+    from faro_ops.operate.memory.overrides import RejectedOrder
 
     if isinstance(old, RejectedOrder) or new.job != old.job:
         return False
@@ -158,8 +158,8 @@ class _Run:
 
 
 def _run_of_journal(journal: str) -> _Run:
-    from faro_ops.controller.journal import read
-    from faro_ops.policies.protocol import live_observation
+    from faro_ops.operate.memory.journal import read
+    from faro_ops.protocol import live_observation
 
     header, ticks = read(journal)
     names = [job.name for job in header.jobs]
@@ -171,8 +171,8 @@ def _run_of_journal(journal: str) -> _Run:
 
 
 def _run_of_plan(plan: str) -> _Run:
-    from faro_ops.kube.operate import NamespacedName
-    from faro_ops.kube.plan_overrides import PlanOverrides
+    from faro_ops.operate.kube.operate import NamespacedName
+    from faro_ops.operate.kube.plan_overrides import PlanOverrides
 
     home = NamespacedName.of(plan)
     found = PlanOverrides(home.connect(), home.namespace, home.name).get()

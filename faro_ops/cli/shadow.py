@@ -15,9 +15,9 @@ def shadow(
     ] = False,
 ) -> None:
     """Score the forecasts, predicted latencies and plans of a dry run."""
-    from faro_ops.controller.journal import with_same_jobs
-    from faro_ops.controller.records import plain
-    from faro_ops.recommend.shadow import plan_scores
+    from faro_ops.advise.audit.shadow import plan_scores
+    from faro_ops.operate.memory.journal import with_same_jobs
+    from faro_ops.operate.memory.records import plain
 
     header, recorded = with_same_jobs(journal)
     ticks = list(recorded)

@@ -131,7 +131,7 @@ class SayHandler(logging.Handler):
     """A logging handler that passes records to `say`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        source = "journal" if record.name.startswith("faro_ops.controller") else "kubernetes"
+        source = "journal" if record.name.startswith("faro_ops.operate.memory") else "kubernetes"
         say(self.format(record), source if record.levelno >= logging.WARNING else "")
 
 
@@ -186,7 +186,7 @@ def write_picture(path: Path, draw: Callable[[], Any], title: str, text: str) ->
     """Draw a figure and write it to `path`: a .png, or an .html page with `text` below it."""
     from faro_lib.figures.style import use_style
     from faro_lib.files import atomic_write
-    from faro_ops.figure_page import page_of
+    from faro_ops.cli.figure_page import page_of
 
     use_style()
     figure = draw()

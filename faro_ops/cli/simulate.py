@@ -60,10 +60,10 @@ def simulate(
     from faro_lib.simulate.measure import measure
     from faro_lib.workload.readers import is_table
     from faro_lib.workload.shares import at_least_one_each
-    from faro_ops.apart import ClusterApart
-    from faro_ops.checks import check_none_learns, learners, over_the_router
-    from faro_ops.pairs import with_pairs
-    from faro_ops.recommend.load_history import read_workload, tell_counts
+    from faro_ops.advise.checks import check_none_learns, learners, over_the_router
+    from faro_ops.advise.recommend.apart import ClusterApart
+    from faro_ops.advise.recommend.pairs import with_pairs
+    from faro_ops.advise.sources.load_history import read_workload, tell_counts
 
     if posterior and forecaster not in ("bayes", "auto"):
         raise ValueError(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from faro_lib.control import Step
     from faro_lib.workload import Job
-    from faro_ops.controller.journal import Header, Tick
-    from faro_ops.policies.authority import Authority
+    from faro_ops.operate.limits.authority import Authority
+    from faro_ops.operate.memory.journal import Header, Tick
 
 
 def trust(
@@ -26,10 +26,10 @@ def trust(
     """Show how much Faro may change each service, and why."""
     import numpy as np
 
-    from faro_ops.controller.journal import read
-    from faro_ops.controller.records import plain
-    from faro_ops.policies.authority import ALPHA, LEVELS
-    from faro_ops.policies.protocol import live_plan
+    from faro_ops.operate.limits.authority import ALPHA, LEVELS
+    from faro_ops.operate.memory.journal import read
+    from faro_ops.operate.memory.records import plain
+    from faro_ops.protocol import live_plan
 
     header, ticks = read(journal)
     earned = history_of_authority(journal)
@@ -75,9 +75,9 @@ def history_of_authority(journal: str) -> tuple[float, np.ndarray, Authority] | 
     """
     import numpy as np
 
-    from faro_ops.controller.journal import recorded
-    from faro_ops.policies.authority import Authority
-    from faro_ops.policies.protocol import live_plan
+    from faro_ops.operate.limits.authority import Authority
+    from faro_ops.operate.memory.journal import recorded
+    from faro_ops.protocol import live_plan
 
     of_part: Header | None = None
     last: np.ndarray | None = None  # (jobs, fields) at the last tick
@@ -98,8 +98,8 @@ def history_of_authority(journal: str) -> tuple[float, np.ndarray, Authority] | 
 
 def announcing(jobs: tuple[Job, ...]) -> Callable[[Step], None]:
     """A function that takes each step of the loop and logs changes of authority levels."""
-    from faro_ops.policies.authority import LEVELS
-    from faro_ops.policies.protocol import live_plan
+    from faro_ops.operate.limits.authority import LEVELS
+    from faro_ops.protocol import live_plan
 
     last: list[str] = []
 
@@ -128,9 +128,9 @@ def recorded_authority(
     """
     import numpy as np
 
-    from faro_ops.controller.journal import REPLAYED_TICKS
-    from faro_ops.policies.authority import Authority
-    from faro_ops.policies.protocol import live_plan
+    from faro_ops.operate.limits.authority import Authority
+    from faro_ops.operate.memory.journal import REPLAYED_TICKS
+    from faro_ops.protocol import live_plan
 
     none = Authority.none(len(jobs))
     if header is None or not ticks:

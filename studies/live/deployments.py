@@ -13,12 +13,12 @@ from typing import Any
 from faro_lib.policies import Policy
 from faro_lib.simulate import Run
 from faro_lib.workload import Job
-from faro_ops.controller.clock import Clock
 from faro_ops.http import HttpClient
-from faro_ops.kube.client import Api
-from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
-from faro_ops.kube.deployments import DeploymentRef, Deployments
-from faro_ops.rayserve.local import free_ports
+from faro_ops.operate.kube.client import Api
+from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics, Queries
+from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.rayserve.local import free_ports
 from studies.live import emulated_deployments
 from studies.live.emulated_deployments import FEWEST, HOST, NAMESPACE, Settings
 from studies.live.live_slice import Slice, run_of, script_of, serve_script

@@ -30,7 +30,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from faro_ops.rayserve.replica import Dropped, ReplicaQueue
+from faro_ops.operate.rayserve.replica import Dropped, ReplicaQueue
 
 HOST = "127.0.0.1"
 NAMESPACE = "models"

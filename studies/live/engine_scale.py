@@ -34,13 +34,13 @@ import yaml
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous, mapping_of, replica_of
-from faro_ops.controller import journal
-from faro_ops.policies.protocol import live_observation
-from faro_ops.rayserve.backend import Endpoint, serving
-from faro_ops.rayserve.load_generator import OUTCOMES, SERVED, Script, Sent
-from faro_ops.rayserve.spec import ServeSpec, serve_specs
-from faro_ops.recommend.load_history import with_bursts
-from faro_ops.recommend.request_log import TIME, read_request_log
+from faro_ops.advise.profile.load_generator import OUTCOMES, SERVED, Script, Sent
+from faro_ops.advise.sources.load_history import with_bursts
+from faro_ops.advise.sources.request_log import TIME, read_request_log
+from faro_ops.operate.memory import journal
+from faro_ops.operate.rayserve.backend import Endpoint, serving
+from faro_ops.operate.rayserve.spec import ServeSpec, serve_specs
+from faro_ops.protocol import live_observation
 from studies.frames import write_csv
 from studies.live.engine import check_engine
 from studies.live.engine_trials import (

@@ -27,11 +27,11 @@ from faro_lib.simulate import Draws
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous, mapping_of
-from faro_ops.rayserve.backend import Endpoint, serving
-from faro_ops.rayserve.load_generator import SERVED, Script, Sent
-from faro_ops.rayserve.load_profile import measure_kind
-from faro_ops.rayserve.profile import profile_job
-from faro_ops.rayserve.spec import ServeSpec, serve_specs
+from faro_ops.advise.profile.load_generator import SERVED, Script, Sent
+from faro_ops.advise.profile.load_profile import measure_kind
+from faro_ops.advise.profile.profile import profile_job
+from faro_ops.operate.rayserve.backend import Endpoint, serving
+from faro_ops.operate.rayserve.spec import ServeSpec, serve_specs
 from studies.frames import write_csv
 from studies.live.engine import BATCH_TOKENS, TIMINGS, check_engine
 from studies.live.engine_steps import in_service, of_steps, steps_of, tokens_of_one

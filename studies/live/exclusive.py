@@ -19,14 +19,14 @@ import psutil
 import yaml
 
 from faro_ops.http import HttpClient
-from faro_ops.kube import preflight
-from faro_ops.kube.capacity import is_ready
-from faro_ops.kube.capacity_watch import WORKERS
-from faro_ops.kube.client import MERGE, Api, ApiError, amount, connect
-from faro_ops.kube.manifests import DASHBOARD_PORT, SECRET_KEY, SERVING_PORT
-from faro_ops.kube.rayservice import CLUSTER, serving_cluster
-from faro_ops.rayserve.backend import Endpoint
-from faro_ops.rayserve.deploy import APPLICATIONS
+from faro_ops.operate.kube import preflight
+from faro_ops.operate.kube.capacity import is_ready
+from faro_ops.operate.kube.capacity_watch import WORKERS
+from faro_ops.operate.kube.client import MERGE, Api, ApiError, amount, connect
+from faro_ops.operate.kube.manifests import DASHBOARD_PORT, SECRET_KEY, SERVING_PORT
+from faro_ops.operate.kube.rayservice import CLUSTER, serving_cluster
+from faro_ops.operate.rayserve.backend import Endpoint
+from faro_ops.operate.rayserve.deploy import APPLICATIONS
 
 RAY_SERVICE = ("faro", "faro")  # namespace and name; the defaults of `faro manifests`
 # Backend -> kubeconfig context; None: the current one.

@@ -16,11 +16,11 @@ from faro_lib import forecast
 from faro_lib.experiments.trials import Report, trial_seeds
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.simulate.measure import measure
+from faro_ops.advise.profile import profile
 from faro_ops.http import HttpClient
-from faro_ops.rayserve import profile
-from faro_ops.rayserve.backend import Endpoint, serving
-from faro_ops.rayserve.deploy import configuration, deploy
-from faro_ops.rayserve.spec import ServeSpec, serve_specs
+from faro_ops.operate.rayserve.backend import Endpoint, serving
+from faro_ops.operate.rayserve.deploy import configuration, deploy
+from faro_ops.operate.rayserve.spec import ServeSpec, serve_specs
 from studies.frames import Tables, joined, read_tables, write_tables
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_live

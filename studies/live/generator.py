@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from faro_ops.advise.profile.load_generator import MAX_RPS, Script, Sent, send
 from faro_ops.http import is_loopback
-from faro_ops.rayserve.load_generator import MAX_RPS, Script, Sent, send
 
 
 def packed(**arrays) -> bytes:

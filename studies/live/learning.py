@@ -31,9 +31,9 @@ from faro_lib.simulate import Run
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.controller.clock import Clock
-from faro_ops.rayserve.backend import serving
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.rayserve.backend import serving
+from faro_ops.operate.rayserve.spec import serve_specs
 from studies.frames import write_csv
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.deployments import check_prometheus, run_on_deployments

@@ -23,17 +23,17 @@ from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.shares import fair_share
-from faro_ops.controller import loop
-from faro_ops.controller.clock import Clock
+from faro_ops.advise.profile.load_generator import OUTCOMES, SERVED, Script, Sent
+from faro_ops.advise.profile.profile import REPORTED_S
 from faro_ops.http import BUSY_RETRY_S, HttpClient
-from faro_ops.policies.pacing import paced
-from faro_ops.rayserve.backend import Endpoint
-from faro_ops.rayserve.cluster import RayServeCluster
-from faro_ops.rayserve.deploy import STATS_ROUTE
-from faro_ops.rayserve.load_generator import OUTCOMES, SERVED, Script, Sent
-from faro_ops.rayserve.profile import REPORTED_S
-from faro_ops.rayserve.spec import ServeSpec
-from faro_ops.rayserve.statistics import add_row, empty_row
+from faro_ops.operate.limits.pacing import paced
+from faro_ops.operate.loop import loop
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.rayserve.backend import Endpoint
+from faro_ops.operate.rayserve.cluster import RayServeCluster
+from faro_ops.operate.rayserve.deploy import STATS_ROUTE
+from faro_ops.operate.rayserve.spec import ServeSpec
+from faro_ops.operate.rayserve.statistics import add_row, empty_row
 from studies.live.generator import Generator
 from studies.live.lost_worker import LostWorker, recovery_table
 from studies.live.machine import NOISY_CPUS, BackgroundLoad

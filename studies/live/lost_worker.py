@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.control import Step
-from faro_ops.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent
+from faro_ops.advise.profile.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent
 from studies.live.exclusive import RayWorkers
 from studies.live.recovery import STEP_S
 

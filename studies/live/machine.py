@@ -7,7 +7,7 @@ from typing import Self
 
 import psutil
 
-from faro_ops.rayserve.local import processes
+from faro_ops.operate.rayserve.local import processes
 
 # A run counts as disturbed if other programs of normal priority use more CPUs on average.
 NOISY_CPUS = 0.5

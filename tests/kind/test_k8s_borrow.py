@@ -9,8 +9,8 @@ from k8s_world import NOWHERE, apply, kubeconfig, until
 
 from faro_lib.workload import Job
 from faro_ops.http import Unauthorized
-from faro_ops.rayserve.deploy import configuration, deploy
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.rayserve.deploy import configuration, deploy
+from faro_ops.operate.rayserve.spec import serve_specs
 from studies.live.exclusive import exclusive_access
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]

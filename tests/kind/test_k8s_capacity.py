@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from k8s_world import World, apply, cordon, half_a_worker, paused, until, workers
 
-from faro_ops.kube.capacity import Shape
-from faro_ops.kube.capacity_watch import NodeCapacity
+from faro_ops.operate.kube.capacity import Shape
+from faro_ops.operate.kube.capacity_watch import NodeCapacity
 
 pytestmark = pytest.mark.k8s
 WITHIN_S = 10.0  # what the issue grants a drained node

@@ -10,8 +10,8 @@ from k8s_models import CORES, ModelWorld, Prometheus
 from k8s_world import World, apply, until
 from kube_things import objects
 
-from faro_ops.kube.hpa_bounds import NOTE
-from faro_ops.kube.manifests import ManifestSpec
+from faro_ops.operate.kube.hpa_bounds import NOTE
+from faro_ops.operate.kube.manifests import ManifestSpec
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 REPLICAS = 6  # that the quota admits

@@ -16,7 +16,7 @@ from k8s_world import ROOT, FakePrometheus, World, apply, docker, kubeconfig, ta
 
 from faro_lib.workload.readers import read_jobs
 from faro_ops import cli
-from faro_ops.kube.manifests import JOURNAL
+from faro_ops.operate.kube.manifests import JOURNAL
 
 pytestmark = pytest.mark.k8s
 CHART, JOBS = ROOT / "charts/faro", ROOT / "cluster/jobs.yaml"

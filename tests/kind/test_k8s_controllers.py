@@ -24,11 +24,11 @@ from k8s_world import (
 from kube_things import objects
 
 from faro_ops import cli
-from faro_ops.controller.steady_capacity import SHRINK_AFTER_S
-from faro_ops.kube import preflight
-from faro_ops.kube.client import MERGE, connect
-from faro_ops.kube.manifests import ManifestSpec
-from faro_ops.kube.status import PLURAL
+from faro_ops.operate.kube import preflight
+from faro_ops.operate.kube.client import MERGE, connect
+from faro_ops.operate.kube.manifests import ManifestSpec
+from faro_ops.operate.kube.status import PLURAL
+from faro_ops.operate.limits.steady_capacity import SHRINK_AFTER_S
 
 pytestmark = pytest.mark.k8s
 NAMES = ["a", "b"]
@@ -263,7 +263,8 @@ def test_deployments_of_which_none_is_there(world, prometheus, capsys):
 
 def test_a_definition_that_is_not_there(world, prometheus, capsys, monkeypatch):
     monkeypatch.setattr(
-        "faro_ops.kube.preflight.FARO_PLANS", ("autoscaling.faro", "v9", PLURAL, "faro manifests")
+        "faro_ops.operate.kube.preflight.FARO_PLANS",
+        ("autoscaling.faro", "v9", PLURAL, "faro manifests"),
     )
     assert "does not know faroplans.autoscaling.faro/v9; faro manifests installs it" in refused(
         world, prometheus, capsys

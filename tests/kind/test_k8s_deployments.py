@@ -14,17 +14,17 @@ from faro_lib.control import GuardrailConfig, Memory, Step
 from faro_lib.policies import FairShare
 from faro_lib.protocol import DRIFT_CORRECTED
 from faro_lib.workload import Job
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.scaling import NotScaled
-from faro_ops.controller.tick import tick
-from faro_ops.kube import preflight
-from faro_ops.kube.capacity import Capacity
-from faro_ops.kube.client import MERGE, ApiError, connect
-from faro_ops.kube.deployment_metrics import DeploymentMetrics
-from faro_ops.kube.deployments import DeploymentRef, Deployments
-from faro_ops.kube.leader_gate import LeaderGatedCluster, LostLease
-from faro_ops.kube.manifests import ManifestSpec
-from faro_ops.kube.status import PLURAL, Reporter
+from faro_ops.operate.kube import preflight
+from faro_ops.operate.kube.capacity import Capacity
+from faro_ops.operate.kube.client import MERGE, ApiError, connect
+from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics
+from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
+from faro_ops.operate.kube.leader_gate import LeaderGatedCluster, LostLease
+from faro_ops.operate.kube.manifests import ManifestSpec
+from faro_ops.operate.kube.status import PLURAL, Reporter
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.scaling import NotScaled
+from faro_ops.operate.loop.tick import tick
 
 pytestmark = pytest.mark.k8s
 

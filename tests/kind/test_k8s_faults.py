@@ -16,10 +16,10 @@ from k8s_ray import OPERATOR
 from k8s_world import apply, cordon, path_of, paused, until, without_api_server
 
 from faro_lib.workload import Job
-from faro_ops.controller.steady_capacity import SHRINK_AFTER_S
-from faro_ops.kube.capacity import is_ready
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.manifests import SECRET, Head
+from faro_ops.operate.kube.capacity import is_ready
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.manifests import SECRET, Head
+from faro_ops.operate.limits.steady_capacity import SHRINK_AFTER_S
 
 # The six quickest, by data/kubernetes-faults.jsonl, are not slow: `.ci/run` runs them too.
 pytestmark = [pytest.mark.k8s, pytest.mark.fault]

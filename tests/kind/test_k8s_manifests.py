@@ -14,9 +14,9 @@ import yaml
 from k8s_world import ROOT, World, apply, crd, kubeconfig, path_of, until
 
 from faro_ops import cli
-from faro_ops.kube.capacity import requests_of
-from faro_ops.kube.client import amount
-from faro_ops.kube.manifests import APPLY_FIRST
+from faro_ops.operate.kube.capacity import requests_of
+from faro_ops.operate.kube.client import amount
+from faro_ops.operate.kube.manifests import APPLY_FIRST
 
 JOBS = ROOT / "cluster/jobs.yaml"
 FOREIGN = (

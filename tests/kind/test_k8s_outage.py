@@ -20,9 +20,9 @@ from k8s_world import (
 )
 from kube_things import objects
 
-from faro_ops.kube.client import MERGE, ApiError
-from faro_ops.kube.manifests import ManifestSpec
-from faro_ops.kube.status import PLURAL
+from faro_ops.operate.kube.client import MERGE, ApiError
+from faro_ops.operate.kube.manifests import ManifestSpec
+from faro_ops.operate.kube.status import PLURAL
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.fault]
 NAMES = ["a", "b"]

@@ -11,8 +11,8 @@ import pytest
 from k8s_faro import NAME, faro_world
 from k8s_world import path_of, until
 
-from faro_ops.kube.capacity import is_ready
-from faro_ops.kube.manifests import DASHBOARD_PORT, METRICS_PORT, Head
+from faro_ops.operate.kube.capacity import is_ready
+from faro_ops.operate.kube.manifests import DASHBOARD_PORT, METRICS_PORT, Head
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 

@@ -16,8 +16,8 @@ from kube_things import objects
 
 from faro_lib.workload import Job
 from faro_ops import cli
-from faro_ops.kube.manifests import SECRET, ManifestSpec
-from faro_ops.kube.status import PLURAL
+from faro_ops.operate.kube.manifests import SECRET, ManifestSpec
+from faro_ops.operate.kube.status import PLURAL
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 JOBS = (Job("a", cold_start_s=5), Job("b", cold_start_s=5))
@@ -227,7 +227,7 @@ def test_a_wrong_token_of_ray(ray, monkeypatch, capsys, tmp_path):
 
 def test_a_cluster_that_kuberay_is_not_installed_on(ray, monkeypatch, capsys):
     monkeypatch.setattr(
-        "faro_ops.kube.preflight.RAY_SERVICES", ("ray.io", "v9", "rayservices", "KubeRay")
+        "faro_ops.operate.kube.preflight.RAY_SERVICES", ("ray.io", "v9", "rayservices", "KubeRay")
     )
     assert "does not know rayservices.ray.io/v9; KubeRay installs it" in refused(
         ray, monkeypatch, capsys

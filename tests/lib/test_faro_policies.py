@@ -20,7 +20,7 @@ from faro_lib.simulate.cluster import SimulatedCluster
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, Traces
 from faro_lib.workload.synthetic import synthetic
-from faro_ops.controller.expected import Event, expected
+from faro_ops.operate.loop.expected import Event, expected
 from studies.compare import compare
 from studies.figures.comparison import published_main
 from studies.paper.published import PaperFaro

@@ -28,7 +28,7 @@ from faro_lib.protocol import (
     Plan,
 )
 from faro_lib.workload import Job
-from faro_ops.controller.loop import report_failures, run
+from faro_ops.operate.loop.loop import report_failures, run
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from faro_lib.queueing import LatencyTable
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload
-from faro_ops.recommend.recommendation import LIVE
-from faro_ops.recommend.sizing import violations_by_capacity
+from faro_ops.advise.recommend.recommendation import LIVE
+from faro_ops.advise.recommend.sizing import violations_by_capacity
 
 
 def synthetic(**changes):

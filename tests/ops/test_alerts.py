@@ -20,10 +20,10 @@ from test_prometheus import prometheus_in
 
 from faro_lib.control.tick import Step
 from faro_lib.protocol import Plan
-from faro_ops.controller.exporter import DECILES, Exporter, MinuteScores
-from faro_ops.kube.manifests import RULES, ManifestSpec
-from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR
-from faro_ops.policies.protocol import live_plan
+from faro_ops.operate.export.exporter import DECILES, Exporter, MinuteScores
+from faro_ops.operate.kube.manifests import RULES, ManifestSpec
+from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR
+from faro_ops.protocol import live_plan
 
 needs_promtool = pytest.mark.skipif(
     not shutil.which("promtool"),

@@ -14,7 +14,7 @@ from faro_lib.simulate import Draws, ServingModel, SimulatedCluster, draw
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Disaggregated
-from faro_ops.apart import ClusterApart
+from faro_ops.advise.recommend.apart import ClusterApart
 from studies.disaggregated import Requests
 
 KIND = Disaggregated(**STEPS, **APART, prefill=(0, 1, 1, 2))

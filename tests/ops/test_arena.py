@@ -22,8 +22,8 @@ from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.changes import changed
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
-from faro_ops.arena.scenarios import Instance, scenario_of, scenarios, with_wrong_times
-from faro_ops.arena.scoring import (
+from faro_ops.advise.arena.scenarios import Instance, scenario_of, scenarios, with_wrong_times
+from faro_ops.advise.arena.scoring import (
     MEASURED,
     library_files,
     places_models,
@@ -35,7 +35,7 @@ from faro_ops.arena.scoring import (
 gymnasium = pytest.importorskip("gymnasium", reason="pip install gymnasium: the extra `arena`")
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
-from faro_ops.arena.environment import FEATURES, Agent, plan_of  # noqa: E402
+from faro_ops.advise.arena.environment import FEATURES, Agent, plan_of  # noqa: E402
 from studies.arena.fluid import FluidCluster  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -597,7 +597,7 @@ def test_the_hash_of_the_library_covers_the_code_that_decides_scores():
         imported = re.findall(
             r"^\s*(?:from|import) (faro_ops[\w.]*)", (ROOT / path).read_text(), re.M
         )
-        assert all(name.startswith("faro_ops.arena") for name in imported), path
+        assert all(name.startswith("faro_ops.advise.arena") for name in imported), path
 
 
 def test_tuning_needs_the_public_seeds_only(small, capsys):

@@ -11,11 +11,8 @@ import recorded_worlds as worlds
 
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import SERIAL, Continuous
-from faro_ops.calibrate import Calibration
-from faro_ops.calibrate.priors import CalibratedService
-from faro_ops.cli import main
-from faro_ops.recommend.audit import WAITING, Audit, audit
-from faro_ops.recommend.backcast import (
+from faro_ops.advise.audit.audit import WAITING, Audit, audit
+from faro_ops.advise.audit.backcast import (
     Service,
     backcast,
     calibration_of,
@@ -24,8 +21,11 @@ from faro_ops.recommend.backcast import (
     share_interval,
     steady_minutes,
 )
-from faro_ops.recommend.records import records_from_csv, records_of
-from faro_ops.recommend.sizing import uniform_draws
+from faro_ops.advise.audit.records import records_from_csv, records_of
+from faro_ops.advise.calibrate import Calibration
+from faro_ops.advise.calibrate.priors import CalibratedService
+from faro_ops.advise.recommend.sizing import uniform_draws
+from faro_ops.cli import main
 from studies.traces import write_jobs
 
 
@@ -254,8 +254,8 @@ def reproduced(monkeypatch):
         services = tuple(
             Service(job, found, 1.0, 0.0, nowhere, nowhere, nowhere, "", "") for job in jobs
         )
-        monkeypatch.setattr("faro_ops.recommend.backcast.calibration_of", lambda *_: found)
-        monkeypatch.setattr("faro_ops.recommend.backcast.backcast", lambda *_: services)
+        monkeypatch.setattr("faro_ops.advise.audit.backcast.calibration_of", lambda *_: found)
+        monkeypatch.setattr("faro_ops.advise.audit.backcast.backcast", lambda *_: services)
         one = np.ones((len(jobs), 30))
         records = records_of(jobs, 6 * one, one, np.full((1, len(jobs)), 0.99), 0.2 * one[None])
         return (
@@ -272,8 +272,8 @@ def reproduced(monkeypatch):
         seen["simulated"] = workload.jobs
         return run_recorded(workload, *rest)
 
-    monkeypatch.setattr("faro_ops.recommend.audit.measure", measured)
-    monkeypatch.setattr("faro_ops.recommend.backcast.run_recorded", ran)
+    monkeypatch.setattr("faro_ops.advise.audit.audit.measure", measured)
+    monkeypatch.setattr("faro_ops.advise.audit.backcast.run_recorded", ran)
     return watched
 
 
@@ -308,7 +308,7 @@ def test_what_cannot_succeed_is_refused_before_the_calibration(
     wrong, message, recorded, monkeypatch
 ):
     monkeypatch.setattr(
-        "faro_ops.recommend.backcast.calibration_of", lambda *_: pytest.fail("calibrates")
+        "faro_ops.advise.audit.backcast.calibration_of", lambda *_: pytest.fail("calibrates")
     )
     with pytest.raises(ValueError, match=message):
         audit(recorded[1], **wrong, report=lambda line: None)
@@ -344,7 +344,7 @@ def calibrated_once(result, monkeypatch):
                 else calibration_of(records, n, places)
             )
 
-        monkeypatch.setattr("faro_ops.recommend.backcast.calibration_of", found)
+        monkeypatch.setattr("faro_ops.advise.audit.backcast.calibration_of", found)
 
     return reuse
 

@@ -11,7 +11,7 @@ from faro_lib import forecast
 from faro_lib.policies import PolicyContext, make
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.shares import fair_share
-from faro_ops.recommend.audit import WAITING, audit
+from faro_ops.advise.audit.audit import WAITING, audit
 
 pytestmark = [pytest.mark.study, pytest.mark.slow]
 WORLDS = range(1, 21)

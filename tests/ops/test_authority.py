@@ -22,10 +22,7 @@ from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import load_workload
 from faro_ops import cli
 from faro_ops.cli.trust import announcing, recorded_authority
-from faro_ops.controller import loop
-from faro_ops.controller.journal import Journal, read
-from faro_ops.controller.tick import tick
-from faro_ops.policies.authority import (
+from faro_ops.operate.limits.authority import (
     ADVISE,
     ALPHA,
     CEILINGS,
@@ -43,8 +40,11 @@ from faro_ops.policies.authority import (
     weighed,
     with_evidence,
 )
-from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
-from faro_ops.policies.protocol import AUTHORITY, LivePlan
+from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
+from faro_ops.operate.loop import loop
+from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.memory.journal import Journal, read
+from faro_ops.protocol import AUTHORITY, LivePlan
 
 MINUTES_24_DAYS = 24 * 1440
 JOB = Job("a", slo_s=0.4, service_time_s=0.1, service_scv=0.2, model="own")

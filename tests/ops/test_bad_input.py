@@ -8,7 +8,7 @@ from messages import assert_one_line
 from faro_lib.workload import Job
 from faro_ops import cli
 from faro_ops.cli.controller import table_reader
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.rayserve.spec import serve_specs
 
 GOOD = "minute,job,requests\n0,a,5\n0,b,5\n1,a,5\n1,b,5\n"
 

@@ -17,19 +17,19 @@ from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.protocol import BOUNDS, CAPACITY, HOLD, PLANNED, RATE_LIMIT, reasons
 from faro_lib.workload import Job, arrays_of
 from faro_ops.cli import run as run_command
-from faro_ops.controller import journal
-from faro_ops.controller.brake import (
+from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR
+from faro_ops.operate.limits.brake import (
     Falls,
     MinimaReport,
     below_minimum,
     fitting_minima,
     keep_minima,
 )
-from faro_ops.controller.job_states import FINE, MISCONFIGURED, JobStates
-from faro_ops.controller.loop import run
-from faro_ops.controller.tick import tick
-from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR
-from faro_ops.policies.protocol import LivePlan
+from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
+from faro_ops.operate.loop.loop import run
+from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.memory import journal
+from faro_ops.protocol import LivePlan
 
 BRAKE = GuardrailConfig(max_scale_down=0.2)
 

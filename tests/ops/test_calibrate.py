@@ -13,7 +13,7 @@ from examples import SHARE
 from reference_services import COLUMNS, SERVICES, found, profiled, recorded
 
 from faro_lib.workload.replicas import SERIAL, Batched
-from faro_ops.calibrate import (
+from faro_ops.advise.calibrate import (
     CALIBRATED,
     LATENCY,
     NOT_REPRODUCED,
@@ -22,10 +22,10 @@ from faro_ops.calibrate import (
     Measurements,
     calibrate,
 )
-from faro_ops.calibrate.fit import DISCREPANCIES, log_likelihoods
-from faro_ops.calibrate.population import Population
-from faro_ops.calibrate.predict import NEVER_S, Simulator
-from faro_ops.calibrate.priors import CalibratedService
+from faro_ops.advise.calibrate.fit import DISCREPANCIES, log_likelihoods
+from faro_ops.advise.calibrate.population import Population
+from faro_ops.advise.calibrate.predict import NEVER_S, Simulator
+from faro_ops.advise.calibrate.priors import CalibratedService
 
 SERIAL_100_MS, BATCHES_OF_8 = SERVICES[1], SERVICES[9]
 WITHIN = 0.15

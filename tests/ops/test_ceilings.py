@@ -17,7 +17,7 @@ from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
-from faro_ops.policies.bounds import AsBounds, bounds
+from faro_ops.operate.limits.bounds import AsBounds, bounds
 from studies import adoption
 from studies.adoption import StaticFloors, UnderCeilings, divided, static_floors
 

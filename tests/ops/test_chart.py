@@ -11,7 +11,7 @@ import pytest
 import yaml
 from checkouts import ROOT
 
-from faro_ops.kube.manifests import ManifestSpec
+from faro_ops.operate.kube.manifests import ManifestSpec
 
 SPEC = importlib.util.spec_from_file_location("generate", ROOT / "charts/generate.py")
 generate = importlib.util.module_from_spec(SPEC)

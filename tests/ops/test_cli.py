@@ -106,7 +106,7 @@ def test_a_past_decision_is_explained_from_the_journal(tmp_path, capsys):
 
     from faro_lib.simulate import SimulatedCluster, draw
     from faro_lib.workload.synthetic import synthetic
-    from faro_ops.controller.loop import run
+    from faro_ops.operate.loop.loop import run
 
     day = synthetic(seed=1, jobs=2, days=0).workload().between(0, 3)
     run(
@@ -142,7 +142,7 @@ def test_a_clock_time_names_the_last_decision_before_it(tmp_path, capsys):
     from live_things import JOBS, Wanting
     from test_controller_lifecycle import Still
 
-    from faro_ops.controller.loop import run
+    from faro_ops.operate.loop.loop import run
 
     run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=90.0)
     ten = int(datetime(2026, 11, 27, 10, 0).timestamp())

@@ -10,14 +10,14 @@ from observations import observed
 from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
-from faro_ops.controller import journal
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.loop import run
-from faro_ops.controller.scaling import NotScaled
-from faro_ops.controller.tick import tick
 from faro_ops.http import HttpClient
-from faro_ops.rayserve.cluster import Lease, RayServeCluster
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.loop import run
+from faro_ops.operate.loop.scaling import NotScaled
+from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.memory import journal
+from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster
+from faro_ops.operate.rayserve.spec import serve_specs
 
 
 def controller(address, holder, duration_s=30.0, force=False) -> RayServeCluster:

@@ -19,13 +19,13 @@ from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
 from faro_ops import cli
 from faro_ops.cli.controller import stopped_by_signals
-from faro_ops.controller import journal
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.explanation import decision_at
-from faro_ops.controller.loop import CLOCK, run
-from faro_ops.controller.tick import Deadline, tick
-from faro_ops.rayserve.recent import RecentSeconds
-from faro_ops.rayserve.statistics import JobStatistics, StatsAggregator, empty_row
+from faro_ops.operate.export.explanation import decision_at
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.loop import CLOCK, run
+from faro_ops.operate.loop.tick import Deadline, tick
+from faro_ops.operate.memory import journal
+from faro_ops.operate.rayserve.recent import RecentSeconds
+from faro_ops.operate.rayserve.statistics import JobStatistics, StatsAggregator, empty_row
 
 
 @dataclass

@@ -6,9 +6,9 @@ import yaml
 from live_things import FakeRay
 
 from faro_ops.cli import main
-from faro_ops.rayserve.replica import response_of
+from faro_ops.operate.rayserve.replica import response_of
 
-OURS = "faro_ops.rayserve.replica:application"
+OURS = "faro_ops.operate.rayserve.replica:application"
 
 
 class Applications(FakeRay):

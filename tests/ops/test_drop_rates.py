@@ -16,7 +16,7 @@ from observations import observed
 from faro_lib.control import Step
 from faro_lib.protocol import Plan
 from faro_lib.workload import Job
-from faro_ops.kube.status import proxy_settings, status_of
+from faro_ops.operate.kube.status import proxy_settings, status_of
 
 JOBS = Job("a"), Job("b")
 

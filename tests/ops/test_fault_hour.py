@@ -29,7 +29,7 @@ from k8s_soak import (
     write_table,
 )
 
-from faro_ops.kube.client import ApiError
+from faro_ops.operate.kube.client import ApiError
 
 BEGAN_S = 1000.0
 

@@ -13,13 +13,13 @@ from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies import PolicyContext, make
 from faro_lib.protocol import OVERRIDE
 from faro_lib.workload import Job, Traces
-from faro_ops.controller.fitting import fitting_orders, report_orders, shortfalls
-from faro_ops.controller.job_states import FINE, MISCONFIGURED, JobStates
-from faro_ops.controller.journal import next_memory
-from faro_ops.controller.overrides import Override, RejectedOrder, Settings
-from faro_ops.controller.tick import tick
-from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR
-from faro_ops.policies.protocol import LivePlan
+from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR
+from faro_ops.operate.limits.fitting import fitting_orders, report_orders, shortfalls
+from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
+from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.memory.journal import next_memory
+from faro_ops.operate.memory.overrides import Override, RejectedOrder, Settings
+from faro_ops.protocol import LivePlan
 
 NONE = 0  # no order
 

@@ -18,13 +18,13 @@ from faro_lib.control import GuardrailConfig
 from faro_lib.protocol import OVERRIDE
 from faro_lib.workload import Job
 from faro_ops import cli
-from faro_ops.controller import journal
-from faro_ops.controller.loop import run
-from faro_ops.controller.override_store import OverridesFile, path_of
-from faro_ops.controller.overrides import ALL_JOBS, LastKnown, Override, Watched
-from faro_ops.kube.operate import NamespacedName
-from faro_ops.kube.plan_overrides import PlanOverrides
-from faro_ops.policies.protocol import LivePlan
+from faro_ops.operate.kube.operate import NamespacedName
+from faro_ops.operate.kube.plan_overrides import PlanOverrides
+from faro_ops.operate.loop.loop import run
+from faro_ops.operate.memory import journal
+from faro_ops.operate.memory.override_store import OverridesFile, path_of
+from faro_ops.operate.memory.overrides import ALL_JOBS, LastKnown, Override, Watched
+from faro_ops.protocol import LivePlan
 
 NOW_S = time.time()
 NAMES = ("a", "b")

@@ -20,19 +20,19 @@ from live_things import FakeRay, Wanting
 from test_controller_lifecycle import Still
 
 from faro_lib.workload.readers import READ_COLUMNS, read_csv, read_jobs
-from faro_ops.controller import journal
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.loop import observed, run
-from faro_ops.controller.override_store import OverridesFile
+from faro_ops.advise.audit.records import records_from_csv
 from faro_ops.errors import message_of, one_line
 from faro_ops.http import HttpClient
-from faro_ops.kube.capacity import Shape, capacity, cores_of_workers, placement
-from faro_ops.kube.plan_overrides import PlanOverrides
-from faro_ops.kube.rayservice import serving_cluster, why_not_ready
+from faro_ops.operate.kube.capacity import Shape, capacity, cores_of_workers, placement
+from faro_ops.operate.kube.plan_overrides import PlanOverrides
+from faro_ops.operate.kube.rayservice import serving_cluster, why_not_ready
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.loop import observed, run
+from faro_ops.operate.memory import journal
+from faro_ops.operate.memory.override_store import OverridesFile
+from faro_ops.operate.rayserve.cluster import RayServeCluster
+from faro_ops.operate.rayserve.spec import serve_specs
 from faro_ops.prometheus import read_prometheus
-from faro_ops.rayserve.cluster import RayServeCluster
-from faro_ops.rayserve.spec import serve_specs
-from faro_ops.recommend.records import records_from_csv
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import measured_gpus, replica_of
-from faro_ops.calibrate.gpus import fit_gpus
+from faro_ops.advise.calibrate.gpus import fit_gpus
 from faro_ops.cli.app import exit_status
 from faro_ops.jobs_table import assumptions
 

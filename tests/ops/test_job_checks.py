@@ -10,13 +10,13 @@ from test_kube_ceilings import JOBS, QUERIES, Server, cluster_on
 from test_kube_preflight import reviewed
 
 from faro_lib.workload import Job
-from faro_ops.controller.job_states import CONTESTED, FINE, GONE, MISCONFIGURED, JobStates
-from faro_ops.controller.steady_capacity import SteadyCapacity
-from faro_ops.kube import job_checks, preflight
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.job_checks import JobChecks, ObjectPermissions, refs_of
-from faro_ops.kube.leader_gate import LeaderGatedCluster
-from faro_ops.kube.operate import NamespacedName, watch_capacity
+from faro_ops.operate.kube import job_checks, preflight
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.job_checks import JobChecks, ObjectPermissions, refs_of
+from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
+from faro_ops.operate.kube.operate import NamespacedName, watch_capacity
+from faro_ops.operate.limits.steady_capacity import SteadyCapacity
+from faro_ops.operate.loop.job_states import CONTESTED, FINE, GONE, MISCONFIGURED, JobStates
 
 
 def gated(server, permissions=True):

@@ -8,8 +8,8 @@ import pytest
 from observations import observed
 
 from faro_lib.workload import Job
-from faro_ops.controller.job_reports import note_failures
-from faro_ops.controller.job_states import (
+from faro_ops.operate.loop.job_reports import note_failures
+from faro_ops.operate.loop.job_states import (
     CONTESTED,
     FAILING,
     FINE,

@@ -20,18 +20,18 @@ from faro_lib.policies import FairShare
 from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, replica_of
+from faro_ops.advise.audit.records import records_from_journal
+from faro_ops.advise.sources.load_history import history_from_journal
 from faro_ops.cli import main
 from faro_ops.cli.controller import changes_since, clock_of
-from faro_ops.controller import journal as journals
-from faro_ops.controller import rotation, thinning
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.explanation import decision_at
-from faro_ops.controller.journal import Header, Journal, parts, read
-from faro_ops.controller.loop import long_gap_s, run
-from faro_ops.controller.overrides import Settings
-from faro_ops.controller.records import decoded
-from faro_ops.recommend.load_history import history_from_journal
-from faro_ops.recommend.records import records_from_journal
+from faro_ops.operate.export.explanation import decision_at
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.loop import long_gap_s, run
+from faro_ops.operate.memory import journal as journals
+from faro_ops.operate.memory import rotation, thinning
+from faro_ops.operate.memory.journal import Header, Journal, parts, read
+from faro_ops.operate.memory.overrides import Settings
+from faro_ops.operate.memory.records import decoded
 
 JOBS = (Job("a"), Job("b"))
 HEADER = Header("FairShare", JOBS, GuardrailConfig(), 10.0, True, origin_s=0)
@@ -207,7 +207,7 @@ def test_faro_shadow_scores_all_parts_of_a_journal_with_the_same_jobs(changed_tw
         scored.extend(ticks)
         raise ValueError("too few minutes")
 
-    monkeypatch.setattr("faro_ops.recommend.shadow.plan_scores", plan_scores)
+    monkeypatch.setattr("faro_ops.advise.audit.shadow.plan_scores", plan_scores)
     main(["shadow", changed_twice])
     assert times_s(scored) == [
         10.0 * (n + 1) for n in range(3 * TICKS) if not TICKS <= n < 2 * TICKS

@@ -15,9 +15,9 @@ from checkouts import ROOT
 from journal_things import header_of, steps
 
 from faro_ops.cli import main
-from faro_ops.controller import rotation, thinning
-from faro_ops.controller.explanation import decision_at
-from faro_ops.controller.journal import (
+from faro_ops.operate.export.explanation import decision_at
+from faro_ops.operate.memory import rotation, thinning
+from faro_ops.operate.memory.journal import (
     Journal,
     Tick,
     arrivals,
@@ -28,7 +28,7 @@ from faro_ops.controller.journal import (
     recorded,
     replay,
 )
-from faro_ops.controller.records import step_of, tick_record
+from faro_ops.operate.memory.records import step_of, tick_record
 
 DAY_TICKS = 8640
 MIB = 1 << 20
@@ -212,7 +212,7 @@ def test_on_a_full_volume_the_oldest_archive_makes_room_for_the_next_tick(tmp_pa
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(number)
 
-    monkeypatch.setattr("faro_ops.controller.journal.os.fsync", full)
+    monkeypatch.setattr("faro_ops.operate.memory.journal.os.fsync", full)
     with Journal(path) as journal:
         journal._max_bytes = MIB
         journal.begin(journal.header, 0)

@@ -10,9 +10,9 @@ import pytest
 from kube_things import measured
 
 from faro_lib.workload import Job
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.scaling import NotScaled
-from faro_ops.kube.deployments import DeploymentRef, Deployments
+from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.scaling import NotScaled
 
 JOBS = (Job("a"), Job("b"))
 DEPLOYMENTS = "/apis/apps/v1/namespaces/jobs/deployments"

@@ -14,19 +14,19 @@ from faro_lib.control import GuardrailConfig, Step
 from faro_lib.protocol import CONTESTED, HOLD, PLANNED, hold
 from faro_lib.workload import Job
 from faro_ops import cli
-from faro_ops.controller import loop
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.scaling import NotScaled
-from faro_ops.kube import preflight
-from faro_ops.kube.capacity import Capacity, Shape, capacity, placement
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.deployments import DeploymentRef
-from faro_ops.kube.hpa_bounds import NOTE, BoundedDeployments, check_bounded
-from faro_ops.kube.leader_gate import LeaderGatedCluster
-from faro_ops.kube.manifests import ManifestSpec
-from faro_ops.kube.status import status_of
-from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
-from faro_ops.policies.protocol import LivePlan
+from faro_ops.operate.kube import preflight
+from faro_ops.operate.kube.capacity import Capacity, Shape, capacity, placement
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.deployments import DeploymentRef
+from faro_ops.operate.kube.hpa_bounds import NOTE, BoundedDeployments, check_bounded
+from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
+from faro_ops.operate.kube.manifests import ManifestSpec
+from faro_ops.operate.kube.status import status_of
+from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
+from faro_ops.operate.loop import loop
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.scaling import NotScaled
+from faro_ops.protocol import LivePlan
 
 JOBS = (Job("a"), Job("b"))
 DEPLOYMENTS = "/apis/apps/v1/namespaces/jobs/deployments"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_kube_autoscalers import Server, cluster_on, deployment
 
-from faro_ops.controller.scaling import NotScaled
-from faro_ops.kube.client import ApiError
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.loop.scaling import NotScaled
 
 
 class Changing(Server):
@@ -32,7 +32,7 @@ class Changing(Server):
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr("faro_ops.kube.deployments.PAUSE_S", 0.0)
+    monkeypatch.setattr("faro_ops.operate.kube.deployments.PAUSE_S", 0.0)
 
 
 def scale(server, may_act=lambda: True):

@@ -17,9 +17,9 @@ import pytest
 from k8s_world import MARKED
 from waiting import PATIENCE_S, until
 
-from faro_ops.kube.client import Api, ApiError, connect
-from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
-from faro_ops.kube.informer import Informer
+from faro_ops.operate.kube.client import Api, ApiError, connect
+from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics, Queries
+from faro_ops.operate.kube.informer import Informer
 
 
 class Fake(ThreadingHTTPServer):

@@ -8,11 +8,11 @@ import time
 import pytest
 from waiting import PATIENCE_S, until
 
-from faro_ops.kube import informer as module
-from faro_ops.kube.capacity import Capacity
-from faro_ops.kube.capacity_watch import CapacityWatch
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.informer import FIRST_PAUSE_S, Informer
+from faro_ops.operate.kube import informer as module
+from faro_ops.operate.kube.capacity import Capacity
+from faro_ops.operate.kube.capacity_watch import CapacityWatch
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.informer import FIRST_PAUSE_S, Informer
 
 
 def thing(name, version="1"):

@@ -11,10 +11,10 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faro_ops.kube import lease as module
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.hpa_bounds import UNLED_S
-from faro_ops.kube.lease import (
+from faro_ops.operate.kube import lease as module
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.hpa_bounds import UNLED_S
+from faro_ops.operate.kube.lease import (
     LONGEST_GAP_S,
     NOBODY,
     POD_NAME,

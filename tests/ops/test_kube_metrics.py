@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from faro_lib.forecast import Forecaster
-from faro_ops.controller.job_states import FINE, MISSING, JobState, JobStates
 from faro_ops.http import HttpError, HttpTimeout
-from faro_ops.kube.deployment_metrics import DeploymentMetrics, Queries
-from faro_ops.kube.query_batches import BATCH, QUICK_ANSWERS, QueryBatches, Question
+from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics, Queries
+from faro_ops.operate.kube.query_batches import BATCH, QUICK_ANSWERS, QueryBatches, Question
+from faro_ops.operate.loop.job_states import FINE, MISSING, JobState, JobStates
 from faro_ops.prometheus import BadQuery
 
 ENDS = np.array([880.0, 940.0, 1000.0])  # of minutes; it is 1030 now

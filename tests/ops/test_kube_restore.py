@@ -20,12 +20,12 @@ from test_kube_ceilings import (
 )
 
 from faro_ops import cli
-from faro_ops.controller.clock import Clock
-from faro_ops.kube import preflight
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.hpa_bounds import NOTE, BoundedDeployments, BoundsNote, restore
-from faro_ops.kube.manifests import ManifestSpec, write
-from faro_ops.kube.operate import NamespacedName, restore_unled
+from faro_ops.operate.kube import preflight
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.hpa_bounds import NOTE, BoundedDeployments, BoundsNote, restore
+from faro_ops.operate.kube.manifests import ManifestSpec, write
+from faro_ops.operate.kube.operate import NamespacedName, restore_unled
+from faro_ops.operate.loop.clock import Clock
 
 ORIGINAL = {"a": (1, 4), "b": (1, 4)}
 
@@ -188,7 +188,7 @@ def watched(monkeypatch):
         clock.then()
 
     fake = SimpleNamespace(monotonic=lambda: clock.now_s, sleep=sleep)
-    monkeypatch.setattr("faro_ops.kube.lease.time", fake)
+    monkeypatch.setattr("faro_ops.operate.kube.lease.time", fake)
     return clock
 
 

@@ -13,8 +13,8 @@ from test_kube_http import api_at as api_of
 from test_kube_http import serving
 from waiting import PATIENCE_S
 
-from faro_ops.kube import client
-from faro_ops.kube.client import ApiError
+from faro_ops.operate.kube import client
+from faro_ops.operate.kube.client import ApiError
 
 HEADERS = b"HTTP/1.1 200 OK\r\n"
 BODY = HEADERS + b"Content-Length: 1000\r\n\r\n{"

@@ -19,11 +19,14 @@ from faro_lib.control import GuardrailConfig
 from faro_lib.policies.loops import LoopState
 from faro_lib.protocol import PLAN_ATTEMPTS, Plan
 from faro_lib.workload import Job
-from faro_ops.controller.exporter import Exporter
-from faro_ops.controller.job_states import FINE, MISCONFIGURED
-from faro_ops.controller.journal import Header, Journal, parts
-from faro_ops.controller.loop import without_data
-from faro_ops.controller.steady_capacity import (
+from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.kube import status
+from faro_ops.operate.kube.capacity import Capacity
+from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
+from faro_ops.operate.kube.operate import GatedJobs, check_some_job
+from faro_ops.operate.kube.status import capacity_condition
+from faro_ops.operate.limits.held import decide_with_held
+from faro_ops.operate.limits.steady_capacity import (
     MEASURED,
     SHORT,
     SHRINK_AFTER_S,
@@ -33,13 +36,10 @@ from faro_ops.controller.steady_capacity import (
     VANISHED,
     SteadyCapacity,
 )
-from faro_ops.kube import status
-from faro_ops.kube.capacity import Capacity
-from faro_ops.kube.leader_gate import LeaderGatedCluster
-from faro_ops.kube.operate import GatedJobs, check_some_job
-from faro_ops.kube.status import capacity_condition
-from faro_ops.policies.held import decide_with_held
-from faro_ops.policies.protocol import live_observation
+from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED
+from faro_ops.operate.loop.loop import without_data
+from faro_ops.operate.memory.journal import Header, Journal, parts
+from faro_ops.protocol import live_observation
 
 FULL = {"a": 8, "b": 8}  # all cores of both nodes
 

@@ -17,12 +17,12 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.protocol import HISTORY_MINUTES, Plan
 from faro_lib.workload import Job
-from faro_ops.controller import loop
-from faro_ops.controller.journal import Header, Journal
-from faro_ops.controller.late_counts import Folded
-from faro_ops.controller.loop import LATE_COUNTS, refreshed
-from faro_ops.controller.tick import tick
-from faro_ops.policies.held import loop_of
+from faro_ops.operate.limits.held import loop_of
+from faro_ops.operate.loop import loop
+from faro_ops.operate.loop.late_counts import Folded
+from faro_ops.operate.loop.loop import LATE_COUNTS, refreshed
+from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.memory.journal import Header, Journal
 
 JOBS = (Job("a"), Job("b"))
 MINUTES = 20

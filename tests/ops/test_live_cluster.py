@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from live_things import JOBS, FakeRay, Wanting
 
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.loop import APPLY, OBSERVE, run
 from faro_ops.http import HttpClient, Unauthorized
-from faro_ops.rayserve.authentication import read_token
-from faro_ops.rayserve.cluster import RayServeCluster
-from faro_ops.rayserve.recent import RecentSeconds
-from faro_ops.rayserve.spec import serve_specs
-from faro_ops.rayserve.statistics import empty_row, latency_of
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.loop import APPLY, OBSERVE, run
+from faro_ops.operate.rayserve.authentication import read_token
+from faro_ops.operate.rayserve.cluster import RayServeCluster
+from faro_ops.operate.rayserve.recent import RecentSeconds
+from faro_ops.operate.rayserve.spec import serve_specs
+from faro_ops.operate.rayserve.statistics import empty_row, latency_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,7 +144,7 @@ def test_an_application_that_ray_deploys_again_is_not_removed(ray):
 
 
 def test_an_application_that_stays_unlisted_is_removed(ray, monkeypatch):
-    monkeypatch.setattr("faro_ops.rayserve.cluster.REDEPLOY_S", 0.0)
+    monkeypatch.setattr("faro_ops.operate.rayserve.cluster.REDEPLOY_S", 0.0)
     with ray.served() as address:
         cluster = cluster_at(address)
         cluster.observe()
@@ -159,7 +159,7 @@ def test_an_application_whose_redeployment_has_failed_keeps_its_target(ray, monk
         ray.failed.add("b")
         cluster.observe()
         later_s = time.monotonic() + 60
-        monkeypatch.setattr("faro_ops.rayserve.cluster.time.monotonic", lambda: later_s)
+        monkeypatch.setattr("faro_ops.operate.rayserve.cluster.time.monotonic", lambda: later_s)
         seen = cluster.observe()
     assert seen.present is None
     assert seen.target.tolist() == [2, 3]
@@ -215,7 +215,7 @@ def test_ongoing_requests_are_missing_and_not_zero_without_a_heartbeat(ray, monk
     with ray.served() as address:
         assert cluster_at(address).observe().ongoing[0] == 0
         later_s = time.time() + 60
-        monkeypatch.setattr("faro_ops.rayserve.statistics.time.time", lambda: later_s)
+        monkeypatch.setattr("faro_ops.operate.rayserve.statistics.time.time", lambda: later_s)
         assert np.isnan(cluster_at(address, Clock(int(later_s) - 120)).observe().ongoing[0])
 
 
@@ -335,7 +335,7 @@ class Fault:
 def test_the_loop_survives_a_server_that_fails_or_hangs_and_restores_the_targets(
     ray, field, value, monkeypatch
 ):
-    monkeypatch.setattr("faro_ops.rayserve.cluster.LAG_S", 0.02)
+    monkeypatch.setattr("faro_ops.operate.rayserve.cluster.LAG_S", 0.02)
     clock = Clock(int(time.time()), scale=30.0)
     failures, steps = [], []
     fault = Fault(ray, 2, 6, field, value)

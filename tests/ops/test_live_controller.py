@@ -26,12 +26,12 @@ from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
 from faro_ops.cli.controller import print_step, stopped_by_signals
-from faro_ops.controller import journal
-from faro_ops.controller.explanation import decision_at, explained
-from faro_ops.controller.exporter import Exporter
-from faro_ops.controller.job_states import GONE, JobStates
-from faro_ops.controller.loop import APPLY, JOURNAL, OBSERVE, run
-from faro_ops.policies.pacing import paced
+from faro_ops.operate.export.explanation import decision_at, explained
+from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.limits.pacing import paced
+from faro_ops.operate.loop.job_states import GONE, JobStates
+from faro_ops.operate.loop.loop import APPLY, JOURNAL, OBSERVE, run
+from faro_ops.operate.memory import journal
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
@@ -562,7 +562,7 @@ SHOWN = {
 
 def shown_metrics() -> set[str]:
     """The metrics in the queries of the Grafana dashboard."""
-    from faro_ops.kube.manifests import DASHBOARD
+    from faro_ops.operate.kube.manifests import DASHBOARD
 
     panels = json.loads(DASHBOARD.read_text())["panels"]
     queries = [target["expr"] for panel in panels for target in panel["targets"]]
@@ -583,7 +583,7 @@ def test_the_dashboard_shows_who_leads_what_is_in_trouble_and_the_models_of_pool
 
 
 def test_no_two_panels_of_the_dashboard_overlap_or_share_a_number():
-    from faro_ops.kube.manifests import DASHBOARD
+    from faro_ops.operate.kube.manifests import DASHBOARD
 
     panels = json.loads(DASHBOARD.read_text())["panels"]
     places = [(one["gridPos"]["x"], one["gridPos"]["y"]) for one in panels]

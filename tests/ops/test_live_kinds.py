@@ -14,9 +14,9 @@ from waiting import in_virtual_time
 
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, Concurrent, Continuous, mapping_of
-from faro_ops.rayserve.models import EmulatedBatches, EmulatedTokens
-from faro_ops.rayserve.replica import ReplicaQueue
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.rayserve.models import EmulatedBatches, EmulatedTokens
+from faro_ops.operate.rayserve.replica import ReplicaQueue
+from faro_ops.operate.rayserve.spec import serve_specs
 
 
 def request():

@@ -20,13 +20,21 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import Concurrent
 from faro_lib.workload.synthetic import synthetic
-from faro_ops.calibrate import FIRST_TOKEN, LATENCY, PER_TOKEN
+from faro_ops.advise.calibrate import FIRST_TOKEN, LATENCY, PER_TOKEN
+from faro_ops.advise.profile.load_generator import (
+    DROPPED,
+    FAILED,
+    SERVED,
+    UNSENT,
+    Script,
+    Sent,
+    send,
+)
+from faro_ops.advise.profile.load_profile import offer_load
+from faro_ops.advise.profile.profile import Profile, moments, profile_job, write_profiles
 from faro_ops.jobs_table import read_sections
-from faro_ops.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent, send
-from faro_ops.rayserve.load_profile import offer_load
-from faro_ops.rayserve.profile import Profile, moments, profile_job, write_profiles
-from faro_ops.rayserve.spec import EMULATED, serve_specs
-from faro_ops.rayserve.statistics import empty_row
+from faro_ops.operate.rayserve.spec import EMULATED, serve_specs
+from faro_ops.operate.rayserve.statistics import empty_row
 from studies.live.agreement import lost_utility_error, pairs, published_distance, ranking_distance
 from studies.live.generator import Generator
 from studies.live.live_slice import (
@@ -336,11 +344,12 @@ def profiled(monkeypatch, outcome, first_s, last_s, **of_replicas):
     http = SimpleNamespace(
         address="http://127.0.0.1", get=lambda *_: {"a": {"seconds": {"1": row}}}
     )
-    monkeypatch.setattr("faro_ops.rayserve.profile.send", send)
+    monkeypatch.setattr("faro_ops.advise.profile.profile.send", send)
     monkeypatch.setattr(
-        "faro_ops.rayserve.profile.time", SimpleNamespace(time=lambda: 0.5, sleep=lambda _: None)
+        "faro_ops.advise.profile.profile.time",
+        SimpleNamespace(time=lambda: 0.5, sleep=lambda _: None),
     )
-    monkeypatch.setattr("faro_ops.rayserve.profile.measure_cold_start", lambda *_: 6.0)
+    monkeypatch.setattr("faro_ops.advise.profile.profile.measure_cold_start", lambda *_: 6.0)
     return profile_job(None, http, "a", serve_specs((Job("a"),))[0], requests=10)
 
 

@@ -10,9 +10,9 @@ from live_things import FakeRay
 from waiting import until
 
 from faro_ops.http import HttpClient
-from faro_ops.rayserve import local
-from faro_ops.rayserve.deploy import deploy
-from faro_ops.rayserve.local import OWNER, LocalRay, end_abandoned, owner
+from faro_ops.operate.rayserve import local
+from faro_ops.operate.rayserve.deploy import deploy
+from faro_ops.operate.rayserve.local import OWNER, LocalRay, end_abandoned, owner
 
 # Its child starts a grandchild and ends: an orphan in the session, as an HAProxy is whose proxy has
 # died.
@@ -138,7 +138,7 @@ def test_an_application_that_does_not_start_in_time_is_named_with_the_reason_of_
         r"application 'a' does not run after 0.1 s "
         r"\(DEPLOYING waiting for resources\); --start-timeout"
     )
-    ours = {"name": "a", "import_path": "faro_ops.rayserve.replica:application"}
+    ours = {"name": "a", "import_path": "faro_ops.operate.rayserve.replica:application"}
     with fake.served() as address, pytest.raises(ValueError, match=problem):
         deploy(HttpClient(address), [ours], timeout_s=0.1)
 

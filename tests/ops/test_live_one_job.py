@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from live_things import JOBS, FakeRay, Wanting
 
 from faro_ops.cli import backends
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
-from faro_ops.controller.overrides import Settings
-from faro_ops.controller.startup import once
-from faro_ops.controller.steady_capacity import SHRINK_AFTER_S, STALE_S
 from faro_ops.http import HttpError
-from faro_ops.rayserve.applications import listing_of
-from faro_ops.rayserve.cluster import Lease, RayServeCluster, cores_of_nodes
-from faro_ops.rayserve.coverage import Coverage
-from faro_ops.rayserve.recent import RecentSeconds
-from faro_ops.rayserve.spec import serve_specs, usable_specs
-from faro_ops.rayserve.statistics import (
+from faro_ops.operate.limits.steady_capacity import SHRINK_AFTER_S, STALE_S
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
+from faro_ops.operate.loop.startup import once
+from faro_ops.operate.memory.overrides import Settings
+from faro_ops.operate.rayserve.applications import listing_of
+from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster, cores_of_nodes
+from faro_ops.operate.rayserve.coverage import Coverage
+from faro_ops.operate.rayserve.recent import RecentSeconds
+from faro_ops.operate.rayserve.spec import serve_specs, usable_specs
+from faro_ops.operate.rayserve.statistics import (
     UNREPORTED_S,
     JobStatistics,
     Reported,
@@ -599,7 +599,7 @@ UNREADABLE = [{}, {"data": 7}, nodes(float("inf")), nodes(-1.0), nodes("many"), 
 def test_cores_that_cannot_be_read_are_those_of_before_with_their_age(world, monkeypatch, answer):
     world.run(10)
     monkeypatch.setattr(
-        "faro_ops.rayserve.cluster.cores_of_nodes", lambda _: cores_of_nodes(answer)
+        "faro_ops.operate.rayserve.cluster.cores_of_nodes", lambda _: cores_of_nodes(answer)
     )
     seen = world.run(60)
     assert (seen.capacity, seen.capacity_age_s, seen.held) == (16.0, 60.0, None)

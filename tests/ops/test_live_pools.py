@@ -24,28 +24,28 @@ from faro_lib.protocol import SharingCluster
 from faro_lib.workload import Job, Placement, pools_of
 from faro_lib.workload.pools import chained
 from faro_ops import cli
-from faro_ops.controller import journal
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.exporter import Exporter
-from faro_ops.controller.loop import run
-from faro_ops.controller.records import plain
 from faro_ops.http import HttpClient
-from faro_ops.kube.leader_gate import LeaderGatedCluster
-from faro_ops.policies.pacing import paced
-from faro_ops.rayserve import pool_replica
-from faro_ops.rayserve.applications import Deployment
-from faro_ops.rayserve.cluster import RayServeCluster
-from faro_ops.rayserve.deploy import configuration
-from faro_ops.rayserve.gateway import Gateway
-from faro_ops.rayserve.late_queue import LateQueue, Place
-from faro_ops.rayserve.pace import Pace
-from faro_ops.rayserve.placements import SETTLE_S, ModelReport, Placements, PoolJobs
-from faro_ops.rayserve.pool_replica import Answered, Forwarded, Models, ModelSpec
-from faro_ops.rayserve.pooled_jobs import PooledJobs
-from faro_ops.rayserve.replica import Failed, ReplicaQueue
-from faro_ops.rayserve.residency import Held, Limits, assigned_rows, named_rows, next_step
-from faro_ops.rayserve.spec import serve_specs
-from faro_ops.rayserve.statistics import add_row, empty_row
+from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
+from faro_ops.operate.limits.pacing import paced
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.loop import run
+from faro_ops.operate.memory import journal
+from faro_ops.operate.memory.records import plain
+from faro_ops.operate.rayserve import pool_replica
+from faro_ops.operate.rayserve.applications import Deployment
+from faro_ops.operate.rayserve.cluster import RayServeCluster
+from faro_ops.operate.rayserve.deploy import configuration
+from faro_ops.operate.rayserve.gateway import Gateway
+from faro_ops.operate.rayserve.late_queue import LateQueue, Place
+from faro_ops.operate.rayserve.pace import Pace
+from faro_ops.operate.rayserve.placements import SETTLE_S, ModelReport, Placements, PoolJobs
+from faro_ops.operate.rayserve.pool_replica import Answered, Forwarded, Models, ModelSpec
+from faro_ops.operate.rayserve.pooled_jobs import PooledJobs
+from faro_ops.operate.rayserve.replica import Failed, ReplicaQueue
+from faro_ops.operate.rayserve.residency import Held, Limits, assigned_rows, named_rows, next_step
+from faro_ops.operate.rayserve.spec import serve_specs
+from faro_ops.operate.rayserve.statistics import add_row, empty_row
 
 NAMES = ("a", "b", "c")
 JOBS = tuple(Job(name, pool="p", models_per_replica=2, model="m", load_s=2.0) for name in NAMES)
@@ -370,8 +370,8 @@ def test_a_section_that_contradicts_the_pool_is_refused(sections, message):
 
 
 def test_a_pool_keeps_its_models_while_one_of_its_jobs_is_held():
-    from faro_ops.policies.held import without_held_pools
-    from faro_ops.policies.protocol import LivePlan
+    from faro_ops.operate.limits.held import without_held_pools
+    from faro_ops.protocol import LivePlan
 
     plan = LivePlan(np.ones(3), np.zeros(3), ("hold",) * 3, placement={"p": "any"})
     assert without_held_pools(JOBS, plan, np.array([False, True, False])).placement is None

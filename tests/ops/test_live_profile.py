@@ -7,7 +7,7 @@ import yaml
 
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import replica_of
-from faro_ops.calibrate.priors import OF_TOKENS
+from faro_ops.advise.calibrate.priors import OF_TOKENS
 from faro_ops.cli import main
 
 pytestmark = [pytest.mark.live, pytest.mark.study]
@@ -52,7 +52,7 @@ def test_the_kind_of_a_running_service_is_named(kind, tmp_path, capsys):
     }
     if kind == "continuous":
         own = {
-            "import_path": "faro_ops.rayserve.models:EmulatedTokens",
+            "import_path": "faro_ops.operate.rayserve.models:EmulatedTokens",
             "args": {"replica": dict(TOKENS), "stream": True},
         }
         row |= {"slo_s": 1.0, "serve": row["serve"] | own | {"concurrency": 12}}

@@ -23,17 +23,17 @@ from live_things import Wanting
 from faro_lib.protocol import LATENCY_WINDOW_S
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous, mapping_of
-from faro_ops.controller import journal
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.loop import OBSERVE, run
+from faro_ops.advise.profile.load_generator import DROPPED, FAILED, UNSENT, Script
+from faro_ops.advise.profile.profile import profile_job
 from faro_ops.http import BUSY_RETRY_S
-from faro_ops.rayserve import local
-from faro_ops.rayserve.backend import Endpoint
-from faro_ops.rayserve.cluster import RayServeCluster
-from faro_ops.rayserve.deploy import APPLICATIONS, configuration, deploy
-from faro_ops.rayserve.load_generator import DROPPED, FAILED, UNSENT, Script
-from faro_ops.rayserve.profile import profile_job
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.loop import OBSERVE, run
+from faro_ops.operate.memory import journal
+from faro_ops.operate.rayserve import local
+from faro_ops.operate.rayserve.backend import Endpoint
+from faro_ops.operate.rayserve.cluster import RayServeCluster
+from faro_ops.operate.rayserve.deploy import APPLICATIONS, configuration, deploy
+from faro_ops.operate.rayserve.spec import serve_specs
 from studies.live.generator import Generator
 
 pytestmark = pytest.mark.live
@@ -337,7 +337,7 @@ def test_a_wrong_or_missing_token_is_refused_in_one_line(ray, token, message, tm
 def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
     from faro_lib.forecast.kalman import untrained
     from faro_lib.policies import PolicyContext, make
-    from faro_ops.policies.pacing import paced
+    from faro_ops.operate.limits.pacing import paced
 
     def policy():
         context = PolicyContext(JOBS, untrained(("a", "b")))
@@ -376,7 +376,7 @@ def test_a_profile_measures_the_service_time_and_restores_the_replica_count(ray)
 
 TOKENS = {"prompt_tokens": 10, "output_tokens": 20}
 MODELS = {
-    "emulated": {"import_path": "faro_ops.rayserve.models:EmulatedTokens"},
+    "emulated": {"import_path": "faro_ops.operate.rayserve.models:EmulatedTokens"},
     "llama.cpp": {
         "import_path": "studies.live.engine:Engine",
         "args": {"lengths": TOKENS, "slots": 8, "size": {"context": 512}},

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from faro_lib.workload import Job, Placement, pools_of
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.job_states import FINE, MISCONFIGURED, JobStates
+from faro_ops.advise.profile.load_generator import DROPPED, FAILED, UNSENT, Script
 from faro_ops.http import BUSY_RETRY_S
-from faro_ops.rayserve import local
-from faro_ops.rayserve.backend import Endpoint
-from faro_ops.rayserve.cluster import RayServeCluster
-from faro_ops.rayserve.deploy import APPLICATIONS, PLACEMENTS_QUERY, configuration, deploy
-from faro_ops.rayserve.load_generator import DROPPED, FAILED, UNSENT, Script
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
+from faro_ops.operate.rayserve import local
+from faro_ops.operate.rayserve.backend import Endpoint
+from faro_ops.operate.rayserve.cluster import RayServeCluster
+from faro_ops.operate.rayserve.deploy import APPLICATIONS, PLACEMENTS_QUERY, configuration, deploy
+from faro_ops.operate.rayserve.spec import serve_specs
 from studies.live.generator import Generator
 
 pytestmark = pytest.mark.live

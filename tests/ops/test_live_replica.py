@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import PATIENCE_S, in_virtual_time
 
-from faro_ops.rayserve.clock_offset import FollowingClock, offset_after
-from faro_ops.rayserve.replica import Dropped, ReplicaActor, ReplicaQueue, load_model
-from faro_ops.rayserve.statistics import (
+from faro_ops.operate.rayserve.clock_offset import FollowingClock, offset_after
+from faro_ops.operate.rayserve.replica import Dropped, ReplicaActor, ReplicaQueue, load_model
+from faro_ops.operate.rayserve.statistics import (
     JobStatistics,
     StatsAggregator,
     add_row,
@@ -274,7 +274,7 @@ class TestADropRateOfSeventyPercent:
     def replica(self, monkeypatch):
         self.now_s = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
-        monkeypatch.setattr("faro_ops.rayserve.replica.random.random", lambda: 0.5)
+        monkeypatch.setattr("faro_ops.operate.rayserve.replica.random.random", lambda: 0.5)
         replica = Remote(StatsAggregator())
         replica.stats.accept({"a": 0.3}, 30.0)
         replica.heartbeat()
@@ -400,7 +400,7 @@ def test_a_missing_model_is_one_line(path, message):
 
 
 def test_the_emulated_model_takes_the_time_in_the_request():
-    from faro_ops.rayserve.models import Emulated
+    from faro_ops.operate.rayserve.models import Emulated
 
     class Request:
         async def body(self):
@@ -410,7 +410,7 @@ def test_the_emulated_model_takes_the_time_in_the_request():
 
 
 def test_a_body_that_the_emulated_model_cannot_read_is_answered_with_400():
-    from faro_ops.rayserve.models import Emulated
+    from faro_ops.operate.rayserve.models import Emulated
 
     class Request:
         async def body(self):
@@ -480,7 +480,7 @@ def test_as_many_calls_run_at_once_as_the_concurrency_allows():
 
 
 def test_without_torch_the_torchvision_model_says_what_to_install(monkeypatch):
-    from faro_ops.rayserve.models import TorchVision
+    from faro_ops.operate.rayserve.models import TorchVision
 
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ValueError, match=r"pip install 'faro_lib\[torch\]'"):
@@ -491,7 +491,7 @@ def test_the_torchvision_model_answers_a_class():
     pytest.importorskip(
         "torchvision", reason="the extra `torch` is not installed: the real network is NOT tested"
     )
-    from faro_ops.rayserve.models import TorchVision
+    from faro_ops.operate.rayserve.models import TorchVision
 
     assert 0 <= int(TorchVision("resnet18")(None)) < 1000
 

@@ -11,11 +11,11 @@ import pytest
 from request_logs import FAULTS, START, assert_names_file_and_row, bad_log, requests_of
 
 from faro_lib.workload import Job
+from faro_ops.advise.audit.records import records_from_log
+from faro_ops.advise.sources import request_log
+from faro_ops.advise.sources.load_history import read_workload
 from faro_ops.cli.app import exit_status
 from faro_ops.cli.model import FreshModel, Source
-from faro_ops.recommend import request_log
-from faro_ops.recommend.load_history import read_workload
-from faro_ops.recommend.records import records_from_log
 
 DAY = 1440
 

@@ -9,11 +9,11 @@ import pytest
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import Continuous
-from faro_ops.calibrate import tokens_of
+from faro_ops.advise.calibrate import tokens_of
+from faro_ops.advise.sources.load_history import history_from_csv, read_workload
+from faro_ops.advise.sources.log_lengths import MIN_REQUESTS, lengths_of, with_lengths
+from faro_ops.advise.sources.request_log import read_request_log
 from faro_ops.cli.model import Source
-from faro_ops.recommend.load_history import history_from_csv, read_workload
-from faro_ops.recommend.log_lengths import MIN_REQUESTS, lengths_of, with_lengths
-from faro_ops.recommend.request_log import read_request_log
 from studies.traces import write_jobs
 
 REPLICA = Continuous(0.02, 0.001, 1e-4, 16, 50, 200, prompt_cv=1.0, slo_on="first_token")

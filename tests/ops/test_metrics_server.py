@@ -11,8 +11,8 @@ from contextlib import ExitStack, closing, contextmanager
 import pytest
 
 from faro_lib.workload import Job
-from faro_ops.controller.exporter import Exporter
-from faro_ops.controller.metrics_server import MAX_CONNECTIONS, MetricsServer
+from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.export.metrics_server import MAX_CONNECTIONS, MetricsServer
 
 JOBS = (Job("a"),)
 MANY = 200  # connections, far more than the server keeps

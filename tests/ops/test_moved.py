@@ -6,16 +6,16 @@ from live_things import FakeRay
 from faro_lib import registry
 from faro_lib.workload import Job
 from faro_ops.cli import main
-from faro_ops.controller.clock import Clock
 from faro_ops.http import HttpClient
 from faro_ops.moved import MOVED
-from faro_ops.rayserve.cluster import RayServeCluster
-from faro_ops.rayserve.deploy import merged
-from faro_ops.rayserve.replica import load_model
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.rayserve.cluster import RayServeCluster
+from faro_ops.operate.rayserve.deploy import merged
+from faro_ops.operate.rayserve.replica import load_model
+from faro_ops.operate.rayserve.spec import serve_specs
 
 OLD = "faro_lib.rayserve.models:Emulated"
-MOVED_MODEL = f"import_path='{OLD}' has moved; write 'faro_ops.rayserve.models:Emulated'"
+MOVED_MODEL = f"import_path='{OLD}' has moved; write 'faro_ops.operate.rayserve.models:Emulated'"
 OLD_STATS = "faro_lib.rayserve.replica:stats_endpoint"
 OLD_JOB = "faro_lib.rayserve.replica:application"
 

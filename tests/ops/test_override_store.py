@@ -11,10 +11,10 @@ from waiting import PATIENCE_S
 
 from faro_ops import cli
 from faro_ops.cli.shared import say
-from faro_ops.controller import override_store
-from faro_ops.controller.loop import run
-from faro_ops.controller.override_store import OverridesFile, locked, path_of
-from faro_ops.controller.overrides import LastKnown, Override, Watched
+from faro_ops.operate.loop.loop import run
+from faro_ops.operate.memory import override_store
+from faro_ops.operate.memory.override_store import OverridesFile, locked, path_of
+from faro_ops.operate.memory.overrides import LastKnown, Override, Watched
 
 NOW_S = time.time()
 EARLIER_VERSION = {

@@ -26,15 +26,16 @@ from faro_ops import cli
 from faro_ops.cli import backends
 from faro_ops.cli import model as models
 from faro_ops.cli.controller import changes_since, clock_of
-from faro_ops.controller import journal, settings_change
-from faro_ops.controller.expected import Event, expected
-from faro_ops.controller.explanation import decision_at
-from faro_ops.controller.loop import run
-from faro_ops.controller.override_store import OverridesFile, path_of
-from faro_ops.controller.overrides import Override, Settings, Watched
-from faro_ops.controller.renewal import renewed
-from faro_ops.controller.startup import once
-from faro_ops.kube.operate import NamespacedName
+from faro_ops.operate.export.explanation import decision_at
+from faro_ops.operate.kube.operate import NamespacedName
+from faro_ops.operate.loop import settings_change
+from faro_ops.operate.loop.expected import Event, expected
+from faro_ops.operate.loop.loop import run
+from faro_ops.operate.loop.renewal import renewed
+from faro_ops.operate.loop.startup import once
+from faro_ops.operate.memory import journal
+from faro_ops.operate.memory.override_store import OverridesFile, path_of
+from faro_ops.operate.memory.overrides import Override, Settings, Watched
 
 NOW_S = time.time()
 
@@ -416,7 +417,7 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
 def test_overrides_beside_the_journal_and_in_the_plan_are_both_in_force(tmp_path, monkeypatch):
     api = FaroPlanApi({"spec": {"overrides": [{"job": "b", "replicas": 2}]}})
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
-    monkeypatch.setattr("faro_ops.kube.preflight.check_server", lambda api: None)
+    monkeypatch.setattr("faro_ops.operate.kube.preflight.check_server", lambda api: None)
     path = str(tmp_path / "j")
     OverridesFile(path_of(path)).change(adds=Override("a", "me", NOW_S, replicas=5))
     read = backends.overrides_of(NamespacedName("faro", "faro"), path)

@@ -13,10 +13,10 @@ from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.policies import FairShare
 from faro_lib.protocol import hold
 from faro_lib.workload import Job, arrays_of
-from faro_ops.controller.placement import cut_to_nodes, placeable
-from faro_ops.controller.tick import tick
-from faro_ops.kube.capacity import Shape, capacity, placement
-from faro_ops.policies.protocol import FRAGMENTED, live_plan
+from faro_ops.operate.kube.capacity import Shape, capacity, placement
+from faro_ops.operate.limits.placement import cut_to_nodes, placeable
+from faro_ops.operate.loop.tick import tick
+from faro_ops.protocol import FRAGMENTED, live_plan
 
 
 def fitting(target, cores, placed, free):

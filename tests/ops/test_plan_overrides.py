@@ -8,11 +8,11 @@ from kube_things import FaroPlanApi
 from waiting import PATIENCE_S
 
 from faro_ops import cli
-from faro_ops.controller.overrides import LastKnown, Override, Watched
-from faro_ops.kube import plan_overrides
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.operate import NamespacedName
-from faro_ops.kube.plan_overrides import PlanOverrides
+from faro_ops.operate.kube import plan_overrides
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.operate import NamespacedName
+from faro_ops.operate.kube.plan_overrides import PlanOverrides
+from faro_ops.operate.memory.overrides import LastKnown, Override, Watched
 
 NOW_S = time.time()
 

@@ -19,7 +19,7 @@ from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import SERIAL, Batched, Continuous, mapping_of
 from faro_lib.workload.service import true_service_time
 from faro_ops import cli
-from faro_ops.calibrate import (
+from faro_ops.advise.calibrate import (
     CALIBRATED,
     FIRST_TOKEN,
     LATENCY,
@@ -28,9 +28,9 @@ from faro_ops.calibrate import (
     Calibration,
     calibrate,
 )
-from faro_ops.calibrate.figure import latency_by_rate
-from faro_ops.rayserve.load_generator import MAX_RPS
-from faro_ops.rayserve.load_profile import (
+from faro_ops.advise.calibrate.figure import latency_by_rate
+from faro_ops.advise.profile.load_generator import MAX_RPS
+from faro_ops.advise.profile.load_profile import (
     MIN_SERVED,
     STOP,
     climb,
@@ -38,8 +38,8 @@ from faro_ops.rayserve.load_profile import (
     measurements_of,
     to_repeat,
 )
-from faro_ops.rayserve.profile import Profile, write_profiles
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.advise.profile.profile import Profile, write_profiles
+from faro_ops.operate.rayserve.spec import serve_specs
 
 SLO_S = 0.5
 
@@ -217,11 +217,11 @@ def offered_to(
         yield 1 + more, 0.0
 
     for name, stub in (("offer_load", offer_load), ("more_replicas", more_replicas)):
-        monkeypatch.setattr(f"faro_ops.rayserve.load_profile.{name}", stub)
+        monkeypatch.setattr(f"faro_ops.advise.profile.load_profile.{name}", stub)
     monkeypatch.setattr(
-        "faro_ops.rayserve.load_profile.calibrate", lambda measurements, **options: None
+        "faro_ops.advise.profile.load_profile.calibrate", lambda measurements, **options: None
     )
-    monkeypatch.setattr("faro_ops.rayserve.load_profile.measurements_of", lambda rows: None)
+    monkeypatch.setattr("faro_ops.advise.profile.load_profile.measurements_of", lambda rows: None)
     (spec,) = serve_specs((job,))
     http = SimpleNamespace(address="http://127.0.0.1")
     profile = Profile(service_time_s, 0.1, 0.001, 200)
@@ -282,12 +282,12 @@ class TestCommand:
             asked.append(backend)
             yield SimpleNamespace(ray=None, http=None)
 
-        monkeypatch.setattr("faro_ops.rayserve.backend.serving", serving)
+        monkeypatch.setattr("faro_ops.operate.rayserve.backend.serving", serving)
         monkeypatch.setattr(
-            "faro_ops.rayserve.profile.profile_job",
+            "faro_ops.advise.profile.profile.profile_job",
             lambda *_: Profile(0.07, 0.2, 0.003, 200, cold_start_s=6.0),
         )
-        monkeypatch.setattr("faro_ops.rayserve.load_profile.measure_kind", self.failing)
+        monkeypatch.setattr("faro_ops.advise.profile.load_profile.measure_kind", self.failing)
         return asked
 
     @pytest.fixture
@@ -327,7 +327,7 @@ class TestCommand:
                 raise ValueError("no request was served")
             return Profile(0.07, 0.2, 0.003, 200, cold_start_s=6.0)
 
-        monkeypatch.setattr("faro_ops.rayserve.profile.profile_job", profile_job)
+        monkeypatch.setattr("faro_ops.advise.profile.profile.profile_job", profile_job)
         assert cli.main(["profile", "--jobs", str(path), "--seconds", "0"]) == 2
         a, b = read_jobs(path)
         assert (a.service_time_s, b) == (0.07, Job("b", slo_s=0.5))

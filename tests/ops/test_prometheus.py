@@ -19,8 +19,8 @@ import pytest
 from faro_lib.workload import Job
 from faro_lib.workload.bursts import burst_arrivals
 from faro_ops import cli
+from faro_ops.advise.sources.load_history import history_from_prometheus, with_window_bursts
 from faro_ops.prometheus import read_prometheus
-from faro_ops.recommend.load_history import history_from_prometheus, with_window_bursts
 
 QUERY = "sum by (service) (increase(http_requests_total[1m]))"
 HOURS, STEP_S = 6, 15

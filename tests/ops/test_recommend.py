@@ -21,24 +21,24 @@ from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.shares import fair_share
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
-from faro_ops.controller.loop import run
-from faro_ops.recommend import recommendation
-from faro_ops.recommend.advice import advise
-from faro_ops.recommend.load_history import (
-    History,
-    history_from_csv,
-    history_from_journal,
-    history_of,
-)
-from faro_ops.recommend.recommendation import LIVE, recommend
-from faro_ops.recommend.replay import Replay, busiest_part
-from faro_ops.recommend.sizing import (
+from faro_ops.advise.recommend import recommendation
+from faro_ops.advise.recommend.advice import advise
+from faro_ops.advise.recommend.recommendation import LIVE, recommend
+from faro_ops.advise.recommend.replay import Replay, busiest_part
+from faro_ops.advise.recommend.sizing import (
     required_cores,
     required_replicas,
     uniform_draws,
     violation_rate_by_job,
     violations_by_capacity,
 )
+from faro_ops.advise.sources.load_history import (
+    History,
+    history_from_csv,
+    history_from_journal,
+    history_of,
+)
+from faro_ops.operate.loop.loop import run
 from studies.oracle import Oracle
 from studies.traces import traces_frame
 
@@ -228,7 +228,7 @@ def test_latencies_are_predicted_up_to_twice_the_replicas_that_fit_and_are_allow
         tried.append(max(replicas))
         return predicted_latency(jobs, rates_rps, replicas, **options)
 
-    monkeypatch.setattr("faro_ops.recommend.advice.predicted_latency", predicted)
+    monkeypatch.setattr("faro_ops.advise.recommend.advice.predicted_latency", predicted)
     advice = advise(jobs, STEADY, policy(jobs), 6)
     assert sorted(tried)[:-1] == list(range(7))
     assert advice.reason(0) == "misses its SLO; 5 would meet it"

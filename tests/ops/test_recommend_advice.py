@@ -17,14 +17,11 @@ from faro_lib.simulate import SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload
 from faro_ops import cli
-from faro_ops.cli.recommend import _text
-from faro_ops.jobs_table import assumptions
-from faro_ops.recommend import recommendation, replay, sizing
-from faro_ops.recommend.advice import LEAST_GAIN, advise
-from faro_ops.recommend.load_history import history_from_csv, history_of
-from faro_ops.recommend.recommendation import LIVE, Recommendation, recommend
-from faro_ops.recommend.replay import Replay
-from faro_ops.recommend.sizing import (
+from faro_ops.advise.recommend import recommendation, replay, sizing
+from faro_ops.advise.recommend.advice import LEAST_GAIN, advise
+from faro_ops.advise.recommend.recommendation import LIVE, Recommendation, recommend
+from faro_ops.advise.recommend.replay import Replay
+from faro_ops.advise.recommend.sizing import (
     SEEDS,
     VARIATIONS,
     WORST,
@@ -34,7 +31,10 @@ from faro_ops.recommend.sizing import (
     variations,
     violations_by_capacity,
 )
-from faro_ops.recommend.suspicions import silences
+from faro_ops.advise.recommend.suspicions import silences
+from faro_ops.advise.sources.load_history import history_from_csv, history_of
+from faro_ops.cli.recommend import _text
+from faro_ops.jobs_table import assumptions
 
 EXPONENTIAL = (
     Job("ranker", 0.1, 0.99, 0.045, 1.0, model="ranker"),  # p99 of an idle replica is 0.22 s

@@ -10,9 +10,9 @@ from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import arrays_of
 from faro_lib.workload.readers import read_jobs
-from faro_ops.recommend.load_history import history_of
-from faro_ops.recommend.recommendation import LIVE, recommend
-from faro_ops.recommend.sizing import uniform_draws
+from faro_ops.advise.recommend.recommendation import LIVE, recommend
+from faro_ops.advise.recommend.sizing import uniform_draws
+from faro_ops.advise.sources.load_history import history_of
 
 FOUR = """job,slo_s,quantile,service_time_s,service_scv
 tiny,0.02,0.99,0.002,0.5

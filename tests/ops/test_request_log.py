@@ -13,9 +13,9 @@ import pytest
 from faro_lib import files
 from faro_lib.workload import timed
 from faro_lib.workload.bursts import burst_arrivals, dispersion
-from faro_ops.recommend import request_log
-from faro_ops.recommend.load_history import history_from_csv
-from faro_ops.recommend.request_log import (
+from faro_ops.advise.sources import request_log
+from faro_ops.advise.sources.load_history import history_from_csv
+from faro_ops.advise.sources.request_log import (
     COMPRESSIONS,
     FORMATS,
     is_request_log,

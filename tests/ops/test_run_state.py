@@ -16,9 +16,15 @@ from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
-from faro_ops.controller import loop, surviving
-from faro_ops.controller.journal import Journal
-from faro_ops.controller.run_state import (
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.plan_state import PlanState
+from faro_ops.operate.limits.authority import ADVISE, FULL, ONE, Authority, WithAuthority
+from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
+from faro_ops.operate.loop import loop, surviving
+from faro_ops.operate.loop.surviving import RunTime, Surviving
+from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.memory.journal import Journal
+from faro_ops.operate.memory.run_state import (
     MAX_BYTES,
     VERSION,
     JobRecord,
@@ -26,13 +32,7 @@ from faro_ops.controller.run_state import (
     StateFile,
     Unusable,
 )
-from faro_ops.controller.surviving import RunTime, Surviving
-from faro_ops.controller.tick import tick
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.plan_state import PlanState
-from faro_ops.policies.authority import ADVISE, FULL, ONE, Authority, WithAuthority
-from faro_ops.policies.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
-from faro_ops.policies.protocol import AUTHORITY
+from faro_ops.protocol import AUTHORITY
 
 COLUMNS = {
     "level": 3.0,

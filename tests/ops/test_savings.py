@@ -7,10 +7,10 @@ import pytest
 
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched
+from faro_ops.advise.recommend.recommendation import recommend
+from faro_ops.advise.recommend.savings import groups, sharing
+from faro_ops.advise.sources.load_history import history_of
 from faro_ops.cli.recommend import _text
-from faro_ops.recommend.load_history import history_of
-from faro_ops.recommend.recommendation import recommend
-from faro_ops.recommend.savings import groups, sharing
 
 JOBS = tuple(Job(name) for name in ("a", "b", "c"))
 

@@ -26,21 +26,21 @@ from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.cli.model import policy_of
-from faro_ops.controller import journal as journals
-from faro_ops.controller import loop, service_times
-from faro_ops.controller.common_change import split_change
-from faro_ops.controller.exporter import Exporter
-from faro_ops.controller.journal import Journal
-from faro_ops.controller.run_state import RunState, StateFile
-from faro_ops.controller.service_report import ServiceTimesReport
-from faro_ops.controller.service_times import SECTION, learned_of
-from faro_ops.controller.surviving import RunTime, Surviving
-from faro_ops.controller.tick import tick
-from faro_ops.kube.deployments import template_revision
-from faro_ops.policies.authority import ADVISE, FULL, Authority, WithAuthority
-from faro_ops.policies.bounds import AsBounds
-from faro_ops.rayserve.applications import listing_of
-from faro_ops.rayserve.spec import ServeSpec
+from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.kube.deployments import template_revision
+from faro_ops.operate.limits.authority import ADVISE, FULL, Authority, WithAuthority
+from faro_ops.operate.limits.bounds import AsBounds
+from faro_ops.operate.loop import loop, service_times
+from faro_ops.operate.loop.common_change import split_change
+from faro_ops.operate.loop.service_report import ServiceTimesReport
+from faro_ops.operate.loop.service_times import SECTION, learned_of
+from faro_ops.operate.loop.surviving import RunTime, Surviving
+from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.memory import journal as journals
+from faro_ops.operate.memory.journal import Journal
+from faro_ops.operate.memory.run_state import RunState, StateFile
+from faro_ops.operate.rayserve.applications import listing_of
+from faro_ops.operate.rayserve.spec import ServeSpec
 
 JOBS = tuple(
     Job(name, slo_s=1.0, service_time_s=0.2, service_scv=0.2, max_replicas=9, model="own")

@@ -17,10 +17,10 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
-from faro_ops.controller import loop
-from faro_ops.controller.journal import read
-from faro_ops.recommend.records import records_from_journal
-from faro_ops.recommend.shadow import plan_scores
+from faro_ops.advise.audit.records import records_from_journal
+from faro_ops.advise.audit.shadow import plan_scores
+from faro_ops.operate.loop import loop
+from faro_ops.operate.memory.journal import read
 from studies.traces import write_jobs
 
 MINUTES = 130
@@ -81,19 +81,21 @@ def test_forecasts_and_predictions_are_scored(rows):
 
 
 def test_a_service_from_which_the_plans_take_too_much_is_named(starved, capsys, monkeypatch):
-    import faro_ops.recommend.shadow as module
+    import faro_ops.advise.audit.shadow as module
 
     header, ticks = read(starved)
     for one in ticks:
         one.step.target[:] = [6, 2, 4]
-    monkeypatch.setattr("faro_ops.controller.journal.with_same_jobs", lambda path: (header, ticks))
+    monkeypatch.setattr(
+        "faro_ops.operate.memory.journal.with_same_jobs", lambda path: (header, ticks)
+    )
     monkeypatch.setattr(module, "TRIALS", 1)
     assert cli.main(["shadow", "x.jsonl"]) == 0
     assert "worse for: job1" in capsys.readouterr().out
 
 
 def test_json_has_one_object_per_service_and_one_for_all(starved, capsys, monkeypatch):
-    import faro_ops.recommend.shadow as module
+    import faro_ops.advise.audit.shadow as module
 
     monkeypatch.setattr(module, "TRIALS", 1)
     assert cli.main(["shadow", str(starved), "--json"]) == 0
@@ -143,7 +145,7 @@ def test_services_that_scale_to_zero_can_be_scored(starved, monkeypatch):
     header, ticks = read(starved)
     for one in ticks:
         one.step.observation.target[:] = one.step.target[:] = [1, 0, 0]
-    monkeypatch.setattr("faro_ops.recommend.shadow.TRIALS", 1)
+    monkeypatch.setattr("faro_ops.advise.audit.shadow.TRIALS", 1)
     rows = {row["job"]: row for row in plan_scores(header, ticks, serving_model=PAPER)}
     assert rows["job1"]["lost_ran"] == rows["job1"]["lost_planned"] == 1
 
@@ -154,15 +156,19 @@ def test_minutes_in_which_more_requests_were_dropped_than_the_slo_allows_are_inf
     header, ticks = read(starved)
     for one in ticks:
         one.step.observation.tail_latency_s[0] = np.inf
-    monkeypatch.setattr("faro_ops.recommend.records.with_same_jobs", lambda path: (header, ticks))
+    monkeypatch.setattr(
+        "faro_ops.advise.audit.records.with_same_jobs", lambda path: (header, ticks)
+    )
     assert np.isposinf(records_from_journal("x.jsonl").tail_s[0]).all()
 
 
 def test_plans_that_are_bounds_of_autoscalers_are_refused_in_one_line(starved, capsys, monkeypatch):
     header, ticks = read(starved)
     bounds = [with_plan(one, floor=np.ones(3, int)) for one in ticks]
-    monkeypatch.setattr("faro_ops.controller.journal.with_same_jobs", lambda path: (header, bounds))
-    monkeypatch.setattr("faro_ops.recommend.shadow.TRIALS", 1)
+    monkeypatch.setattr(
+        "faro_ops.operate.memory.journal.with_same_jobs", lambda path: (header, bounds)
+    )
+    monkeypatch.setattr("faro_ops.advise.audit.shadow.TRIALS", 1)
     assert cli.main(["shadow", "x.jsonl"]) == 2
     said = capsys.readouterr().err
     assert "bounds of autoscalers" in said

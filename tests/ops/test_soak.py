@@ -18,9 +18,10 @@ from soak_time import VirtualTime
 from soak_world import WORLDS
 
 from faro_lib.policies.learning import Learner
-from faro_ops.controller import brake, loop, steady_capacity
-from faro_ops.controller.job_states import JobStates
-from faro_ops.kube import deployment_metrics
+from faro_ops.operate.kube import deployment_metrics
+from faro_ops.operate.limits import brake, steady_capacity
+from faro_ops.operate.loop import loop
+from faro_ops.operate.loop.job_states import JobStates
 
 HOURS = 1.0
 # How long each world runs in CI with all faults; 200 s of CI in all.

@@ -24,25 +24,30 @@ from faro_lib.protocol import hold
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import SERIAL, Continuous
 from faro_ops.cli import main
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.exporter import Exporter
-from faro_ops.controller.journal import Header, Journal
-from faro_ops.controller.records import encoded, step_of, tick_record
-from faro_ops.kube.deployment_metrics import (
+from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.kube.deployment_metrics import (
     FIRST_TOKEN,
     PER_TOKEN,
     DeploymentMetrics,
     Queries,
 )
-from faro_ops.kube.deployments import DeploymentRef
-from faro_ops.kube.query_batches import Answer
-from faro_ops.kube.vllm import END_TO_END, FIRST_TOKEN_BOUNDS_S, PER_TOKEN_BOUNDS_S, with_vllm
-from faro_ops.kube.vllm import FIRST_TOKEN as FIRST_TOKEN_OF_VLLM
-from faro_ops.kube.vllm import PER_TOKEN as PER_TOKEN_OF_VLLM
-from faro_ops.rayserve.recent import RecentSeconds
-from faro_ops.rayserve.replica import ReplicaQueue
-from faro_ops.rayserve.statistics import StatsAggregator, add_row, empty_row, fault_of
-from faro_ops.rayserve.streams import Streams, stream_key
+from faro_ops.operate.kube.deployments import DeploymentRef
+from faro_ops.operate.kube.query_batches import Answer
+from faro_ops.operate.kube.vllm import (
+    END_TO_END,
+    FIRST_TOKEN_BOUNDS_S,
+    PER_TOKEN_BOUNDS_S,
+    with_vllm,
+)
+from faro_ops.operate.kube.vllm import FIRST_TOKEN as FIRST_TOKEN_OF_VLLM
+from faro_ops.operate.kube.vllm import PER_TOKEN as PER_TOKEN_OF_VLLM
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.memory.journal import Header, Journal
+from faro_ops.operate.memory.records import encoded, step_of, tick_record
+from faro_ops.operate.rayserve.recent import RecentSeconds
+from faro_ops.operate.rayserve.replica import ReplicaQueue
+from faro_ops.operate.rayserve.statistics import StatsAggregator, add_row, empty_row, fault_of
+from faro_ops.operate.rayserve.streams import Streams, stream_key
 
 BOTH = Continuous(
     0.02, 0.001, 1e-4, 8, output_tokens=10, prompt_tokens=100, slo_on="both", per_token_weight=20

@@ -54,7 +54,7 @@ class TestAPortInUse:
         assert f"metrics port {taken} on 127.0.0.1: Address already in use; choose another" in text
 
     def test_is_not_taken_for_a_ray_that_we_start(self, taken):
-        from faro_ops.rayserve.local import free_ports
+        from faro_ops.operate.rayserve.local import free_ports
 
         ports = free_ports(8)
         assert len(set(ports)) == 8
@@ -145,9 +145,9 @@ class TestAPackageThatIsNotInstalled:
 
     def test_is_a_bug_with_a_traceback_if_it_is_our_own(self, monkeypatch, counts):
         monkeypatch.delattr(
-            "faro_ops.recommend.recommendation", raising=False
+            "faro_ops.advise.recommend.recommendation", raising=False
         )  # another test may have imported it
-        monkeypatch.setitem(sys.modules, "faro_ops.recommend.recommendation", None)
+        monkeypatch.setitem(sys.modules, "faro_ops.advise.recommend.recommendation", None)
         with pytest.raises(ModuleNotFoundError):
             cli.main(["recommend", "--workload", counts])
 

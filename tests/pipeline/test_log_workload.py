@@ -9,9 +9,9 @@ from faro_pipeline.start import start
 from request_logs import FAULTS, assert_names_file_and_row, bad_log, requests_of
 
 from faro_lib.workload.readers import read_csv
+from faro_ops.advise.sources import request_log
+from faro_ops.advise.sources.load_history import read_workload
 from faro_ops.errors import message_of
-from faro_ops.recommend import request_log
-from faro_ops.recommend.load_history import read_workload
 
 JOBS = "- {job: a, service_time_s: 0.1}\n- {job: b, service_time_s: 0.1}\n"
 

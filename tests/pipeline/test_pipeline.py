@@ -620,7 +620,7 @@ class TestTheWholePipeline:
             "studies/figures/comparison.py": commented,
             "workflow/faro_pipeline/settings/schema.py": with_code,
             "workflow/faro_pipeline/stages/scale.py": with_code,
-            "faro_ops/recommend/sizing.py": with_code,
+            "faro_ops/advise/recommend/sizing.py": with_code,
             "faro_ops/cli/simulate.py": with_code,
             "notebooks/50_simulation.ipynb": executed,
         }

@@ -17,7 +17,7 @@ from faro_pipeline.start import NEEDED
 
 from faro_lib import workload
 from faro_lib.workload.jobs import TABLES
-from faro_ops.recommend import request_log
+from faro_ops.advise.sources import request_log
 
 NOT_CHECKED = "config: only types and ranges are checked, because "
 LEARNING = ("--config", "synthetic={days: 3}", "scale={curve: [20]}", "days={judged: [2]}")

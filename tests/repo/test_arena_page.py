@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from checkouts import ROOT
 
-from faro_ops.arena.scenarios import scenarios
+from faro_ops.advise.arena.scenarios import scenarios
 from studies.arena.scores import over_worlds, read_scenario
 from studies.figures.arena import arena_caption, ranks_and_scenarios
 

@@ -149,7 +149,7 @@ def test_the_pipeline_plans_notebook_80_on_it(backend, checkout):
 
 
 def test_the_table_of_rights_in_the_docs_is_what_the_role_has():
-    from faro_ops.kube import preflight
+    from faro_ops.operate.kube import preflight
 
     rows = re.findall(
         r"^\| (everywhere|its namespace|`\w+`[a-z ,]+) \| (\S+) \| (\S+) \| ([^|]+) \|$",

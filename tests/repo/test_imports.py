@@ -40,9 +40,17 @@ ORDER = {
         *("experiments", "figures"),
     ],
     "faro_ops": [
-        *("errors", "files", "moved", "figure_page", "jobs_table", "checks", "apart"),
-        *("pairs", "request_deadline", "http", "prometheus", "memory", "policies", "controller"),
-        *("calibrate", "rayserve", "kube", "arena", "recommend", "cli"),
+        *(
+            "errors",
+            "files",
+            "moved",
+            "jobs_table",
+            "request_deadline",
+            "http",
+            "prometheus",
+            "free_memory",
+        ),
+        *("protocol", "operate", "advise", "cli"),
     ],
 }
 
@@ -178,7 +186,7 @@ def test_an_import_is_seen_wherever_it_stands():
         "if TYPE_CHECKING:\n    from faro_lib.errors import message_of\n"
         "def f():\n    from faro_ops import cli\n    import_module('studies.live')\n"
         "    from .workload import jobs\n"
-        "MODEL = 'faro_ops.rayserve.models:Emulated'\n"
+        "MODEL = 'faro_ops.operate.rayserve.models:Emulated'\n"
     )
     modules = {module_of(name) for name in imported_names(code, "faro_lib")}
     assert modules - {""} == {
@@ -186,7 +194,7 @@ def test_an_import_is_seen_wherever_it_stands():
         "faro_ops.cli",
         "studies.live",
         "faro_lib.workload.jobs",
-        "faro_ops.rayserve.models",
+        "faro_ops.operate.rayserve.models",
     }
 
 
@@ -215,11 +223,15 @@ def test_importing_it_loads_nothing_heavy(module):
 
 @pytest.mark.parametrize(
     ("package", "home"),
-    [("pymc", "studies.bayes"), ("ray", "faro_ops.rayserve"), ("kubernetes", "faro_ops.kube")],
+    [
+        ("pymc", "studies.bayes"),
+        ("ray", "faro_ops.operate.rayserve"),
+        ("kubernetes", "faro_ops.operate.kube"),
+    ],
 )
 def test_a_heavy_system_is_imported_in_one_package_only(package, home):
     importing = {
-        f"{place_of(module)}.{package_of(module)}"
+        module.rpartition(".")[0]
         for module in MODULES
         if place_of(module) in ORDER or package == "pymc"
         if package in {name.split(".")[0] for name in names_imported_by(module)}

@@ -21,7 +21,7 @@ from checkouts import ROOT, reader_checkout, surroundings, typed
 from faro_pipeline.check import needed_gb
 from faro_pipeline.settings import Config
 
-from faro_ops.controller.journal import arrivals, read
+from faro_ops.operate.memory.journal import arrivals, read
 
 README, START = ((ROOT / name).read_text() for name in ("README.md", "docs/start.md"))
 COMMANDS = [

@@ -14,8 +14,8 @@ from waiting import in_virtual_time
 from faro_lib.policies.learning import Learned
 from faro_lib.queueing.service_factor import FACTORS
 from faro_lib.workload import Job
-from faro_ops.kube.deployment_metrics import Queries
-from faro_ops.kube.deployments import DeploymentState
+from faro_ops.operate.kube.deployment_metrics import Queries
+from faro_ops.operate.kube.deployments import DeploymentState
 from studies.live import learning
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.deployments import queries

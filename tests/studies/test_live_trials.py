@@ -20,8 +20,8 @@ from faro_lib.policies import FairShare
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.protocol import hold
 from faro_lib.workload.synthetic import synthetic
-from faro_ops.rayserve.backend import Endpoint
-from faro_ops.rayserve.load_generator import DROPPED, FAILED, SERVED, Script, Sent
+from faro_ops.advise.profile.load_generator import DROPPED, FAILED, SERVED, Script, Sent
+from faro_ops.operate.rayserve.backend import Endpoint
 from studies.live import experiment as live
 from studies.live.live_slice import Slice, changes_of, matched_simulation
 from studies.live.lost_worker import LostWorker, recovery_table

@@ -8,8 +8,8 @@ from faro_pipeline.settings import Config
 
 from faro_lib.figures import use_style
 from faro_lib.workload.synthetic import synthetic
-from faro_ops.figure_page import page_of
-from faro_ops.recommend.figure import capacity_curve
+from faro_ops.advise.recommend.figure import capacity_curve
+from faro_ops.cli.figure_page import page_of
 from studies.figures.captions import save_all
 from studies.figures.comparison import policies_by_capacity
 from studies.figures.drawing import Drawing

@@ -12,7 +12,7 @@ from benchmarks.sharing_live import (
     measures,
     twin,
 )
-from faro_ops.rayserve.spec import BINDINGS, LATE
+from faro_ops.operate.rayserve.spec import BINDINGS, LATE
 
 PATH = PathCost(outside_s=0.02, inside_s=0.01, gateway_cpu_s=0.0)
 

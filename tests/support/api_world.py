@@ -21,7 +21,7 @@ from waiting import PATIENCE_S
 
 from faro_ops import cli
 from faro_ops.cli import controller
-from faro_ops.kube.client import ApiError
+from faro_ops.operate.kube.client import ApiError
 
 NAMESPACE, NAME = "jobs", "faro"
 NOBODY_YET = {"metadata": {"name": NAME}, "spec": {"holderIdentity": ""}}
@@ -181,7 +181,7 @@ class Run:
         self.said: list[str] = []
         self.edit(jobs or {name: {} for name in server.replicas})
         monkeypatch.setattr(
-            "faro_ops.kube.operate.NamespacedName.connect", lambda self, **_: server
+            "faro_ops.operate.kube.operate.NamespacedName.connect", lambda self, **_: server
         )
         say = controller.say
 
@@ -190,7 +190,7 @@ class Run:
             say(message, *more)
 
         monkeypatch.setattr(controller, "say", noted)
-        monkeypatch.setattr("faro_ops.kube.operate.DeploymentMetrics", Measured)
+        monkeypatch.setattr("faro_ops.operate.kube.operate.DeploymentMetrics", Measured)
 
     def edit(self, jobs: dict[str, dict]) -> None:
         """Write the table: job -> its fields; `deployment` is added to the section."""

@@ -10,13 +10,13 @@ from kube_things import measured, node, pod
 
 from faro_lib.control import GuardrailConfig, Memory, Step
 from faro_lib.workload import Job
-from faro_ops.controller.clock import Clock
-from faro_ops.controller.job_states import JobStates
-from faro_ops.controller.tick import tick
-from faro_ops.kube.deployment_metrics import Queries
-from faro_ops.kube.deployments import DeploymentRef, Deployments
-from faro_ops.kube.leader_gate import LeaderGatedCluster
-from faro_ops.kube.operate import NamespacedName, watch_capacity
+from faro_ops.operate.kube.deployment_metrics import Queries
+from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
+from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
+from faro_ops.operate.kube.operate import NamespacedName, watch_capacity
+from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop.job_states import JobStates
+from faro_ops.operate.loop.tick import tick
 
 NAMESPACE = "jobs"
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from faro_ops.rayserve.models import Emulated
+from faro_ops.operate.rayserve.models import Emulated
 
 
 class Flaky(Emulated):

@@ -13,10 +13,10 @@ from observations import observed
 from faro_lib.control import GuardrailConfig
 from faro_lib.control.tick import Step
 from faro_lib.workload import Job
-from faro_ops.controller.journal import Header
-from faro_ops.controller.records import complete_lines, decoded, encoded
-from faro_ops.policies.authority import Authority
-from faro_ops.policies.protocol import LivePlan, live_observation
+from faro_ops.operate.limits.authority import Authority
+from faro_ops.operate.memory.journal import Header
+from faro_ops.operate.memory.records import complete_lines, decoded, encoded
+from faro_ops.protocol import LivePlan, live_observation
 
 TICK_S = 10.0
 

@@ -23,10 +23,17 @@ from k8s_world import ROOT, World, apply, crd, pod_state, until
 from kube_things import objects
 
 from faro_lib.workload import Job
-from faro_ops.kube.capacity import is_ready
-from faro_ops.kube.manifests import CONSTANTS, SECRET, SERVING_PORT, Head, ManifestSpec, Workers
-from faro_ops.kube.status import PLURAL
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.kube.capacity import is_ready
+from faro_ops.operate.kube.manifests import (
+    CONSTANTS,
+    SECRET,
+    SERVING_PORT,
+    Head,
+    ManifestSpec,
+    Workers,
+)
+from faro_ops.operate.kube.status import PLURAL
+from faro_ops.operate.rayserve.spec import serve_specs
 
 NAME = "faro-controller"  # of the controller with the default name of the manifests
 JOBS = (Job("a", cold_start_s=5), Job("b", cold_start_s=5))

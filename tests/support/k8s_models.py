@@ -17,8 +17,8 @@ from k8s_ray import IMAGE
 from k8s_world import ROOT, Controller, World, apply, crd, until
 from kube_things import objects
 
-from faro_ops.kube.manifests import ManifestSpec
-from faro_ops.kube.status import PLURAL
+from faro_ops.operate.kube.manifests import ManifestSpec
+from faro_ops.operate.kube.status import PLURAL
 
 CORES = 0.1  # of a replica
 SERVICE_S = 0.1

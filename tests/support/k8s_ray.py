@@ -14,9 +14,9 @@ from kube_things import objects
 
 from faro_lib.workload import Job
 from faro_ops.http import HttpClient
-from faro_ops.kube.capacity import is_ready
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.manifests import (
+from faro_ops.operate.kube.capacity import is_ready
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.manifests import (
     DASHBOARD_PORT,
     SECRET,
     SERVING_PORT,
@@ -24,8 +24,8 @@ from faro_ops.kube.manifests import (
     ManifestSpec,
     Workers,
 )
-from faro_ops.rayserve.deploy import APPLICATIONS
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.rayserve.deploy import APPLICATIONS
+from faro_ops.operate.rayserve.spec import serve_specs
 
 IMAGE = "faro:local"
 READY_S = 300.0

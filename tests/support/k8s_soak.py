@@ -49,9 +49,9 @@ from k8s_world import (
 from kube_things import objects
 
 from faro_lib.workload.readers import read_jobs
-from faro_ops.kube.capacity import has_ready_condition, is_ready
-from faro_ops.kube.client import MERGE, ApiError, connect
-from faro_ops.kube.manifests import ManifestSpec
+from faro_ops.operate.kube.capacity import has_ready_condition, is_ready
+from faro_ops.operate.kube.client import MERGE, ApiError, connect
+from faro_ops.operate.kube.manifests import ManifestSpec
 
 NAMES = ("a", "b")
 NAME = "main"  # of the FaroPlan; the controllers are called main-controller

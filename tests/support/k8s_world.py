@@ -24,8 +24,8 @@ import pytest
 import waiting
 import yaml
 
-from faro_ops.kube.capacity import Shape, refuses
-from faro_ops.kube.client import MERGE, Api, ApiError, amount, connect
+from faro_ops.operate.kube.capacity import Shape, refuses
+from faro_ops.operate.kube.client import MERGE, Api, ApiError, amount, connect
 
 ROOT = Path(__file__).resolve().parents[2]
 LABEL = {"faro-test": "yes"}
@@ -64,7 +64,7 @@ def kubeconfig() -> str:
 
 def crd() -> dict:
     """The CustomResourceDefinition of FaroPlan."""
-    return yaml.safe_load((ROOT / "faro_ops/kube/templates/crd.yaml").read_text())
+    return yaml.safe_load((ROOT / "faro_ops/operate/kube/templates/crd.yaml").read_text())
 
 
 def path_of(thing: dict) -> str:

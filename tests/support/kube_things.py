@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import yaml
 
-from faro_ops.kube.client import ApiError
-from faro_ops.kube.manifests import ManifestSpec, render
+from faro_ops.operate.kube.client import ApiError
+from faro_ops.operate.kube.manifests import ManifestSpec, render
 
 
 def objects(spec: ManifestSpec, template: str) -> list[dict]:

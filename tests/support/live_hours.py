@@ -29,12 +29,12 @@ import numpy as np
 import psutil
 
 from faro_lib.workload import Job
-from faro_ops.controller import journal
+from faro_ops.advise.profile.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent
 from faro_ops.http import BUSY_RETRY_S
-from faro_ops.rayserve import local
-from faro_ops.rayserve.deploy import APPLICATIONS, configuration, deploy
-from faro_ops.rayserve.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent
-from faro_ops.rayserve.spec import serve_specs
+from faro_ops.operate.memory import journal
+from faro_ops.operate.rayserve import local
+from faro_ops.operate.rayserve.deploy import APPLICATIONS, configuration, deploy
+from faro_ops.operate.rayserve.spec import serve_specs
 from studies.live.generator import Generator
 
 JOBS = tuple(

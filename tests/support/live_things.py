@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from faro_lib.workload import Job
-from faro_ops.rayserve.placements import Placements
-from faro_ops.rayserve.statistics import StatsAggregator, empty_row
+from faro_ops.operate.rayserve.placements import Placements
+from faro_ops.operate.rayserve.statistics import StatsAggregator, empty_row
 
 JOBS = (Job("a", cold_start_s=5.0), Job("b", cold_start_s=5.0))
 
@@ -48,7 +48,7 @@ class FakeRay:
         self, job: str, per_second: int, seconds, latency_s: float = 0.1, by: str | None = None
     ) -> None:
         """A replica (`by`) of the job reports `per_second` requests in each of these seconds."""
-        from faro_ops.rayserve.statistics import bucket_of
+        from faro_ops.operate.rayserve.statistics import bucket_of
 
         row = empty_row() | {
             "arrivals": per_second,

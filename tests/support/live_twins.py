@@ -22,10 +22,10 @@ import pandas as pd
 from faro_lib.simulate import Draws, ServingModel, SimulatedCluster
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.replicas import Batched, Continuous, mapping_of
-from faro_ops.rayserve import local
-from faro_ops.rayserve.deploy import configuration, deploy
-from faro_ops.rayserve.load_generator import SERVED, Script
-from faro_ops.rayserve.spec import EMULATED_KINDS, serve_specs
+from faro_ops.advise.profile.load_generator import SERVED, Script
+from faro_ops.operate.rayserve import local
+from faro_ops.operate.rayserve.deploy import configuration, deploy
+from faro_ops.operate.rayserve.spec import EMULATED_KINDS, serve_specs
 from studies.live.generator import Generator
 
 BATCHES = Job("images", slo_s=1.0, model="images", replica=Batched(8, 0.05, 0.15, 0.02))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faro_ops.policies.protocol import LiveObservation
+from faro_ops.protocol import LiveObservation
 
 
 def observed(target, capacity=100.0, changing=None, now_s=60.0, **fields) -> LiveObservation:

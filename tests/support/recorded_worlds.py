@@ -16,7 +16,7 @@ import numpy as np
 
 from faro_lib.policies import Observation, Policy
 from faro_lib.workload import Job
-from faro_ops.recommend.records import Records, records_of
+from faro_ops.advise.audit.records import Records, records_of
 
 PLACES, TICK_S, WINDOW_S = 10, 10.0, 30.0
 TARGET_UTILISATION, STABILISATION_MINUTES = 0.7, 5  # of the incumbent, an HPA

@@ -15,8 +15,13 @@ import numpy as np
 import reference_simulator as reference
 
 from faro_lib.workload.replicas import Batched, Concurrent, Continuous, Replica, mapping_of
-from faro_ops.calibrate import FIRST_TOKEN, LATENCY, PER_TOKEN, Calibration, Measurements
-from faro_ops.rayserve.load_profile import FIRST_UTILISATION, climb, measurements_of, to_repeat
+from faro_ops.advise.calibrate import FIRST_TOKEN, LATENCY, PER_TOKEN, Calibration, Measurements
+from faro_ops.advise.profile.load_profile import (
+    FIRST_UTILISATION,
+    climb,
+    measurements_of,
+    to_repeat,
+)
 
 ROUTER_S, ROUTER_CV = 0.0048, 0.12  # about that of the published system
 COLUMNS = ((LATENCY, 0.5), (LATENCY, 0.9), (LATENCY, 0.99), (LATENCY, None))

@@ -14,7 +14,7 @@ from faro_lib.simulate.cluster import PAPER
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import SERIAL, SLO_ON, Batched, Concurrent, Continuous
-from faro_ops.controller import loop
+from faro_ops.operate.loop import loop
 
 
 @dataclass

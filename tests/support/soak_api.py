@@ -14,7 +14,7 @@ from typing import Any
 
 from soak_time import Killed, VirtualTime
 
-from faro_ops.kube.client import APPLY, JSON, MERGE, ApiError
+from faro_ops.operate.kube.client import APPLY, JSON, MERGE, ApiError
 
 LATENCY_S = 0.005
 RETRY_S = 0.5  # mean pause before a repeated attempt
@@ -193,7 +193,7 @@ class FakeServer:
 
 
 class FakeApi:
-    """A connection to a FakeServer with the interface of `faro_ops.kube.client.Api`."""
+    """A connection to a FakeServer with the interface of `faro_ops.operate.kube.client.Api`."""
 
     host = "https://api.test"
 

@@ -34,11 +34,11 @@ from soak_world import (
 )
 
 from faro_lib.queueing.service_factor import FACTORS
-from faro_ops.controller.job_states import CONTESTED, GONE, MISCONFIGURED, MISSING
-from faro_ops.controller.overrides import ALL_JOBS
-from faro_ops.controller.service_times import PARTS, SECTION
-from faro_ops.kube.plan_state import KEY
-from faro_ops.kube.preflight import state_name
+from faro_ops.operate.kube.plan_state import KEY
+from faro_ops.operate.kube.preflight import state_name
+from faro_ops.operate.loop.job_states import CONTESTED, GONE, MISCONFIGURED, MISSING
+from faro_ops.operate.loop.service_times import PARTS, SECTION
+from faro_ops.operate.memory.overrides import ALL_JOBS
 
 TROUBLED = ("a", "b")
 HOUR_S = 3600.0

@@ -16,8 +16,8 @@ import numpy as np
 from faro_lib.queueing import LatencyTable
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job
-from faro_ops.rayserve.statistics import bucket_of, empty_row
-from faro_ops.recommend.recommendation import LIVE
+from faro_ops.advise.recommend.recommendation import LIVE
+from faro_ops.operate.rayserve.statistics import bucket_of, empty_row
 
 # Levels at which the distribution of latencies is measured; between them, it is interpolated.
 LEVELS = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.999)

@@ -43,16 +43,13 @@ from soak_service import (
 from soak_time import Killed, Process, VirtualTime
 
 import faro_ops.cli
-import faro_ops.controller
-import faro_ops.kube
-import faro_ops.policies
-import faro_ops.rayserve
+import faro_ops.operate
 from faro_ops.cli.app import exit_status
-from faro_ops.controller.exporter import Exporter
-from faro_ops.controller.job_states import JobStates
 from faro_ops.http import HttpClient, HttpError, HttpTimeout
-from faro_ops.kube import client
-from faro_ops.rayserve.statistics import StatsAggregator
+from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.kube import client
+from faro_ops.operate.loop.job_states import JobStates
+from faro_ops.operate.rayserve.statistics import StatsAggregator
 
 NAMESPACE, PLAN = "jobs", "faro"
 TICK_S = 20.0
@@ -79,10 +76,7 @@ UTILISATION = 0.8  # at which it aims
 REPORTED_S = 3  # seconds between the reports of a replica of Ray Serve
 PACKAGES = (
     faro_ops.cli,
-    faro_ops.controller,
-    faro_ops.kube,
-    faro_ops.policies,
-    faro_ops.rayserve,
+    faro_ops.operate,
 )
 # (base, plural) of objects.
 NODE = "/api/v1", "nodes"
@@ -765,7 +759,7 @@ def accepts(one: dict, spec: dict) -> bool:
 def load_modules() -> None:
     """Import what the commands import when they run, so that its names can be replaced."""
     for package in PACKAGES:
-        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith("__main__"):
                 importlib.import_module(found.name)
 
@@ -853,7 +847,7 @@ def in_world(
         stack.enter_context(mock.patch.object(Exporter, "step", stepped))
         stack.enter_context(mock.patch.object(Exporter, "failure", failed))
         stack.enter_context(mock.patch.object(JobStates, "__init__", new_board))
-        server = "faro_ops.controller.exporter.MetricsServer"
+        server = "faro_ops.operate.export.exporter.MetricsServer"
         stack.enter_context(mock.patch(server, return_value=NoServer()))
         stack.enter_context(virtual.installed("faro_ops", "faro_lib"))
         world = Named(virtual, folder, controllers, sizes)

@@ -13,7 +13,7 @@ from faro_lib.registry import load_plugins
 from faro_lib.workload import PUBLISHED, SYNTHETIC, Job
 from faro_lib.workload.replicas import Disaggregated
 from faro_ops.files import check_writable
-from faro_ops.memory import must_fit
+from faro_ops.free_memory import must_fit
 from faro_pipeline.derived import PUBLISHED_DAYS, PUBLISHED_JOBS, stem_of
 from faro_pipeline.fetch import verify
 from faro_pipeline.settings import Config
@@ -78,7 +78,7 @@ def _check_traces(config: Config) -> tuple[int, int, int]:
     from faro_lib.forecast.posterior import posterior_of_jobs
     from faro_lib.simulate.cluster import PAPER
     from faro_lib.workload.tables import load_workload
-    from faro_ops.checks import check_none_learns, over_the_router
+    from faro_ops.advise.checks import check_none_learns, over_the_router
 
     traces = load_workload(
         config.workload, config.jobs, raw=config.raw, synthetic=config.synthetic.model_dump()

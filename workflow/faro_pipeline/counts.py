@@ -5,8 +5,8 @@ from pathlib import Path
 
 from faro_lib.files import atomic_write
 from faro_lib.workload.readers import read_jobs
-from faro_ops.recommend.load_history import traces_of_log
-from faro_ops.recommend.request_log import is_request_log
+from faro_ops.advise.sources.load_history import traces_of_log
+from faro_ops.advise.sources.request_log import is_request_log
 from faro_pipeline.derived import stem_of
 from faro_pipeline.settings import Config
 from studies.traces import traces_frame

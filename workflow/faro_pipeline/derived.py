@@ -14,7 +14,7 @@ from typing import Any
 # As in `faro_lib.workload`, which needs numpy.
 SYNTHETIC = "synthetic"
 PUBLISHED = "faro-10jobs"
-# Endings of tables of counts and, as in `faro_ops.recommend.request_log`, of request logs.
+# Endings of tables of counts and, as in `faro_ops.advise.sources.request_log`, of request logs.
 ENDINGS = tuple(
     form + packed for form in (".csv", ".jsonl", ".parquet") for packed in ("", ".gz", ".zst")
 )

@@ -76,6 +76,6 @@ class Live(Stage):
         ]
 
     def memory_gb(self, config, jobs, days, minutes):
-        from faro_ops.memory import ray_gb
+        from faro_ops.free_memory import ray_gb
 
         return ray_gb(self.capacity) if config.backend == "local" else None

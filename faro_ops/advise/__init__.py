@@ -1,0 +1,1 @@
+"""What is decided without a cluster: sources of load, recommendations, audits, calibration."""

@@ -1,0 +1,1 @@
+"""Measure running services: service times, cold starts, and how replicas process requests."""

@@ -1,0 +1,246 @@
+"""Replay recorded days: the capacity and the fixed replica counts that keep the SLOs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.experiments.trials import Report
+from faro_lib.policies import Faro
+from faro_lib.policies.faro import with_idle_cores
+from faro_lib.simulate import ServingModel
+from faro_lib.utility import build_table
+from faro_lib.workload import Traces, Workload, arrays_of
+from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.advise.recommend import sizing
+from faro_ops.advise.sources.load_history import History, history_of
+
+# If the last day has more requests, only its busiest REPLAYED_HOURS are replayed.
+MOST_REQUESTS = 20_000_000
+REPLAYED_HOURS = 6
+# Replayed before the busiest minutes, so that these do not begin with too few replicas.
+RUN_UP_MINUTES = 15
+# A capacity is also tested on at most this many earlier days, those with the highest peak load.
+EARLIER_DAYS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replay:
+    """What replays of recorded days show.
+
+    Attributes
+    ----------
+    capacity : the given capacity in cores or, if none was given, the required one.
+    days : text that names the hours or days replayed, such as "the last 24 hours".
+    curve : SLO violations of the worst job at each replayed capacity (`sizing.COLUMNS`).
+    fixed : constant replica counts and their SLO violation rates, one row per job.
+        `accepted_rate` : the accepted SLO violation rate.
+        `replicas` : smallest count that keeps the SLO on all simulated days; 0 if no count does.
+        `minutes` : total length of the simulated days.
+        `replicas_on_all_cores` : counts on `capacity` cores that maximise the sum of the jobs' mean
+            utilities in the forecaster's training minutes. They are at least `replicas` if the
+            capacity is large enough.
+        `violation_rate`, `violation_rate_now`, `violation_rate_on_all_cores` : SLO violation rates
+            with `replicas`, with the counts that serve now and with `replicas_on_all_cores`.
+    variations : the worst job with more load or a failed replica (`sizing.variations`).
+    """
+
+    capacity: int
+    days: str
+    curve: pd.DataFrame
+    fixed: pd.DataFrame
+    variations: pd.DataFrame
+
+    @property
+    def required_cores(self) -> int | None:
+        """The smallest replayed capacity that meets every SLO; None if none does."""
+        return sizing.required_cores(self.curve)
+
+    @property
+    def slo_met(self) -> bool:
+        """Whether Faro meets every SLO on `capacity` cores."""
+        if (self.fixed["replicas"] == 0).any():  # no number of replicas keeps a job's SLO
+            return False
+        own = self.curve[self.curve["capacity_cores"] == self.capacity]
+        return bool((own["slo_violation_rate"] <= own["accepted_rate"]).any())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The required capacity and the tables in plain types, for JSON."""
+        return {
+            "required_cores": self.required_cores,
+            "curve": self.curve.to_dict("records"),
+            "fixed": self.fixed.replace({np.nan: None}).to_dict("records"),
+            "variations": self.variations.to_dict("records"),
+        }
+
+
+def replay_of(
+    history: History,
+    policy_for: Callable[[History], Faro],
+    capacity: int | None,
+    accepted: np.ndarray,
+    serving_model: ServingModel,
+    report: Report,
+) -> Replay:
+    """Find the replicas and the capacity that the recorded days need, by simulation.
+
+    policy_for : returns Faro with a forecaster that has learnt from a history.
+    capacity : cores to replay and to compare with; None = the required ones.
+    accepted : accepted SLO violation rate of each job, (jobs,).
+    """
+    days = days_to_replay(history)
+    policy = policy_for(days.last)
+    if history.single_day:
+        report(
+            "there is no earlier day: the forecaster learns from the replayed one, "
+            "so the curve is a little optimistic"
+        )
+    others = [(past.traces.workload(), policy_for(past)) for past in days.busiest]
+    report(f"replaying {days.text} at several capacities, which takes a few minutes")
+
+    # 1. The fewest constant replicas of each job; 0 if no number keeps its SLO.
+    jobs = arrays_of(history.jobs)
+    fixed = sizing.fixed_replicas(
+        days.every, accepted, policy.latency_model, serving_model, history.replicas
+    )
+    possible = fixed.replicas > 0  # bool (jobs,)
+    for job, keeps in zip(history.jobs, possible):
+        if not keeps:
+            report(
+                f"no number of replicas keeps the SLO of {job.name}; "
+                "the capacity is for the other jobs"
+            )
+
+    # 2. The smallest capacity with which Faro keeps the SLOs that can be kept.
+    last_day = days.every[-1]
+    lowest = np.maximum(jobs.min_replicas, 1)  # (jobs,)
+    enough = np.maximum(fixed.replicas, lowest)  # (jobs,)
+    smallest_cores = int(np.ceil(lowest @ jobs.cores))
+    enough_cores = int(np.ceil(enough @ jobs.cores))
+    accepted_or_any = np.where(possible, accepted, 1.0)
+    curve = sizing.violations_by_capacity(
+        last_day,
+        policy,
+        (smallest_cores, enough_cores),
+        accepted_or_any,
+        include=capacity,
+        others=others,
+        serving_model=serving_model,
+        report=report,
+    )
+    size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
+
+    # 3. Constant replicas on all cores, and what both do under more load than recorded.
+    needed = enough if enough_cores <= size else lowest
+    past_rps = policy.forecaster.past / MINUTE_S
+    past = build_table(
+        history.jobs,
+        past_rps[:, :, None],
+        needed,
+        latency_model=policy.latency_model,
+        cold_start_minutes=0.0,
+        max_replicas=int(jobs.replicas_within(size).max()),
+    )
+    on_all_cores = with_idle_cores(past, needed, size)
+    report(f"replaying the last day on {size} cores {', '.join(sizing.VARIATIONS)}")
+    variations = sizing.variations(
+        last_day, policy, size, on_all_cores, accepted_or_any, serving_model
+    )
+    runs = sizing.runs_on(days.every, serving_model)
+    table = pd.DataFrame(
+        {
+            "job": history.traces.names,
+            "accepted_rate": accepted,
+            "replicas": fixed.replicas,
+            "violation_rate": fixed.rates,
+            "violation_rate_now": fixed.rates_now,
+            "minutes": sum(day.minutes for day in days.every),
+            "replicas_on_all_cores": on_all_cores,
+            "violation_rate_on_all_cores": sizing.worst_rates(serving_model, runs, on_all_cores),
+        }
+    )
+    return Replay(size, days.text, curve, table, variations)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReplayedDays:
+    """The recorded days that are replayed.
+
+    Attributes
+    ----------
+    last : the history of the last day or, if it has too many requests, of its busiest hours.
+    busiest : histories that end with one of the busiest earlier days, the busiest first. Their
+        forecasters learn from all other days.
+    every : requests of all days on which fixed replicas are simulated; the last one is that of
+        `last`.
+    text : names the hours or days replayed.
+    """
+
+    last: History
+    busiest: list[History]
+    every: list[Workload]
+    text: str
+
+
+def days_to_replay(history: History) -> ReplayedDays:
+    """Choose the days that are replayed.
+
+    If the days together exceed MOST_REQUESTS requests, the oldest ones are left out. If the last
+    day alone exceeds MOST_REQUESTS, only its busiest hours are replayed, and no other day.
+    """
+    traces = history.traces
+    if traces.evaluation.sum() > MOST_REQUESTS:
+        part, first = busiest_part(traces, 60 * REPLAYED_HOURS)
+        hours = history_of(part.jobs, part.evaluation[0], earlier=part.train)
+        span = history.span(first, first + hours.day_minutes)
+        return ReplayedDays(hours, [], [part.workload()], f"{span}, the busiest,")
+
+    last_day = traces.workload()
+    text = f"the last {last_day.minutes / 60:.3g} hours"
+    if history.single_day:
+        return ReplayedDays(history, [], [last_day], text)
+
+    requests = traces.train[:, 0].sum(axis=(1, 2))  # (days,)
+    room = MOST_REQUESTS - traces.evaluation.sum()
+    fitting = requests[::-1].cumsum() <= room  # from the newest day on
+    earlier = range(traces.days - int(fitting.sum()), traces.days)
+    jobs = arrays_of(history.jobs)
+    load = (jobs.busy_s * jobs.cores) @ traces.train[:, 0]  # core-seconds, (days, minutes)
+    by_peak = sorted(earlier, key=lambda day: load[day].max())
+    busiest = [_as_last(history, day) for day in reversed(by_peak[-EARLIER_DAYS:])]
+    every = [*(traces.workload(day + 1) for day in earlier), last_day]
+    if busiest and len(busiest) == traces.days:
+        text = f"all {history.days} days"
+    elif busiest:
+        text = f"{text} and the {len(busiest)} busiest earlier days"
+    return ReplayedDays(history, busiest, every, text)
+
+
+def _as_last(history: History, day: int) -> History:
+    """The history in which training day `day` is the last day, and all other days are earlier."""
+    traces = history.traces
+    others = np.delete(traces.train, day, axis=0)  # (days, samples, jobs, minutes)
+    last = np.broadcast_to(traces.evaluation[None], traces.train[:1].shape)
+    return history_of(history.jobs, traces.train[day, 0], earlier=np.concatenate([others, last]))
+
+
+def busiest_part(traces: Traces, minutes: int) -> tuple[Traces, int]:
+    """Cut the evaluation day to its busiest minutes and a run-up to them.
+
+    Returns (traces, first minute that is kept). `minutes` includes the run-up. Training days keep
+    their length, but are rotated to begin at the first minute kept.
+    """
+    jobs = arrays_of(traces.jobs)
+    load = (jobs.busy_s * jobs.cores) @ traces.evaluation[0]  # core-seconds, (minutes,)
+    if minutes >= len(load):
+        return traces, 0
+    run_up = min(RUN_UP_MINUTES, minutes // 2)
+    # Load of each window without its run-up, rounded, so that the first of equal sums wins.
+    windows = np.convolve(load[run_up:], np.ones(minutes - run_up), "valid").round(6)
+    first = int(windows.argmax())
+    rolled = np.roll(traces.train, -first, axis=-1)
+    times = traces.workload().between(first, first + minutes).arrival_s
+    part = Traces(traces.jobs, rolled, traces.evaluation[..., first : first + minutes], times)
+    return part, first

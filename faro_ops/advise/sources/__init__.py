@@ -1,0 +1,1 @@
+"""Read recorded load: tables, request logs, Prometheus, journals."""

@@ -1,0 +1,619 @@
+"""Read requests per minute from a table, Prometheus or a journal of `faro run`.
+
+Each source becomes a `History` by `history_of`. Forecasters learn from it, and replays repeat it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from faro_lib.forecast import CONTEXT_MINUTES, HORIZON_MINUTES, Forecaster, fit, forecasters
+from faro_lib.workload import Job, Traces
+from faro_lib.workload.bursts import fit_dispersion, fit_hours
+from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S
+from faro_lib.workload.readers import is_table, read_counts, read_jobs, traces_of_minutes
+from faro_lib.workload.tables import load_workload
+from faro_lib.workload.timed import (
+    by_the_clock,
+    clock_shifts,
+    days_from_midnight,
+    minutes_of,
+    timed_counts,
+)
+from faro_ops.advise.sources.log_lengths import lengths_of, with_lengths
+from faro_ops.advise.sources.request_log import (
+    TIME,
+    WINDOW_S,
+    WINDOWS_PER_MINUTE,
+    Report,
+    RequestLog,
+    is_request_log,
+    read_request_log,
+)
+from faro_ops.jobs_table import read_unshared
+from faro_ops.operate.memory.journal import (
+    Tick,
+    arrivals,
+    counts_by_minute,
+    recorded,
+    with_same_jobs,
+)
+from faro_ops.prometheus import read_prometheus
+
+# Query for the requests per minute that `faro run` exports. The empty alternative after `|` matches
+# series without a namespace.
+EXPORTED = 'max by (inference_job) (faro_arrivals_per_minute{{namespace=~"{}|"}})'
+UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
+At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
+CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d")
+BURSTY = 1.5  # index of dispersion above which a log's requests are said to come in bursts
+NIGHT_MINUTES = 15  # a request log may end so many minutes before midnight
+WEEK_MINUTES = 7 * DAY_MINUTES
+# Minimum to fit a forecaster or to replay a day.
+MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Requests per minute of the last day and of earlier days.
+
+    "Now" is a time on the last day, usually its end.
+
+    Attributes
+    ----------
+    today : counts of the last day until now, (jobs, minutes), oldest first, NaN = missing.
+    traces : `evaluation` is the full last day. `train` has the earlier days, or the last day if
+        there are none.
+    single_day : whether there is no earlier day, so that forecasters learn from the replayed day.
+    end_minute : minutes since 1970, local time, at the end of the last day; None if the counts have
+        no times.
+    replicas : replica counts now, (jobs,), NaN = unknown; None if unknown for every job.
+    """
+
+    jobs: tuple[Job, ...]
+    today: np.ndarray
+    traces: Traces
+    single_day: bool
+    end_minute: int | None = None
+    replicas: np.ndarray | None = None
+
+    @property
+    def days(self) -> int:
+        """Number of recorded days, including the last one."""
+        return 1 if self.single_day else self.traces.days + 1
+
+    @property
+    def day_minutes(self) -> int:
+        """Minutes of the last day."""
+        return self.traces.evaluation.shape[-1]
+
+    @property
+    def later_minutes(self) -> int:
+        """Number of minutes from now to the end of the last day."""
+        return self.day_minutes - self.today.shape[1]
+
+    @property
+    def missing(self) -> int:
+        """Number of missing counts today, over all jobs and minutes."""
+        return int(np.isnan(self.today).sum())
+
+    @property
+    def unobserved(self) -> tuple[str, ...]:
+        """Names of the jobs without requests today and on earlier days."""
+        idle = _idle(self.today, self.traces.train)
+        return tuple(job.name for job, none in zip(self.jobs, idle) if none)
+
+    @property
+    def short(self) -> bool:
+        """Whether the days have fewer minutes than a forecaster and a replay need."""
+        return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
+
+    def at_random(self) -> History:
+        """The history whose requests are assumed to arrive at random times of their minute."""
+        jobs = at_random(self.jobs)
+        return replace(self, jobs=jobs, traces=replace(self.traces, jobs=jobs, arrival_s=()))
+
+    def clock(self, minute: int) -> str:
+        """A minute of the last day as HH:MM, or as its number if the counts have no times."""
+        if self.end_minute is None:
+            return f"minute {minute}"
+        first = self.end_minute - self.day_minutes
+        hour, of_hour = divmod((first + minute) % DAY_MINUTES, 60)
+        return f"{hour:02d}:{of_hour:02d}"
+
+    def span(self, first: int, last: int) -> str:
+        """Two minutes of the last day as text, such as "08:00 to 11:00" (see `clock`)."""
+        return f"{self.clock(first)} to {self.clock(last)}"
+
+    def moment(self, day: int, minute: int) -> str:
+        """A minute of a day, 0 to `days` - 1, as text.
+
+        It reads "2026-11-24T13:50" or, without times, "minute 830 of day 2 of 4".
+        """
+        if self.end_minute is None:
+            return f"{self.clock(minute)} of day {day + 1} of {self.days}"
+        minutes_ago = (self.days - day) * self.day_minutes - minute
+        return str(np.datetime64(self.end_minute - minutes_ago, "m"))
+
+    def forecaster(self, name: str | None = None) -> Forecaster:
+        """Fit the forecaster `name` to `traces`.
+
+        None means `auto`, which stays untrained if the history is `short`.
+        """
+        if name in UNFIT:
+            accepted = ", ".join(one for one in forecasters() if one not in UNFIT)
+            raise ValueError(f"forecaster={name!r} {UNFIT[name]}; accepted: {accepted}")
+        if self.short and name is None:
+            return fit("auto", replace(self.traces, train=self.traces.train[:0]))
+        return fit(name or "auto", self.traces)
+
+
+# --- from a source to a History ---------------------------------------------------------------
+
+
+def history_from_csv(
+    path: str,
+    jobs: str | None = None,
+    at: At = None,
+    report: Report = lambda line: None,
+    *,
+    bursts: bool = True,
+) -> History:
+    """The history in a table of counts, a request log, or a built-in workload, named `path`.
+
+    bursts : whether a log's exact times are replayed, and its bursts fitted.
+    """
+    table = read_unshared(jobs, simulated=True) if jobs else None
+    if is_request_log(path):
+        return _history_of_log(path, table, at, report, bursts)
+    if not is_table(path):
+        traces = load_workload(path, jobs)
+        return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
+    rows, names = read_counts(path, table)
+    if "time" in rows:
+        first, counts = timed_counts(rows, names, path)
+        first, counts = by_the_clock(first, counts, clock_shifts(rows))
+        end_minute = first + counts.shape[1]
+        of_counts = table or [Job(name) for name in names]
+        history = history_of(of_counts, counts, at=at, end_minute=end_minute)
+    else:
+        traces = traces_of_minutes(Path(path), rows, names, table)
+        history = history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
+    if "replicas" in rows:
+        return replace(history, replicas=_replicas_now(rows, names, history.later_minutes))
+    return history
+
+
+def _history_of_log(
+    path: str, table: tuple[Job, ...] | None, at: At, report: Report, bursts: bool
+) -> History:
+    names = [job.name for job in table] if table else None
+    log = read_request_log(path, names, report, keep=TIME if bursts else None, lengths=True)
+    tell_bursts(log, report, bursts)
+    jobs = with_lengths(table or tuple(map(Job, log.names)), lengths_of(log), report)
+    counts = log.per_minute
+    end_minute = log.first_minute + counts.shape[1]
+    if not bursts:
+        return history_of(jobs, counts, at=at, end_minute=end_minute)
+    history = history_of(with_bursts(jobs, log), counts, at=at, end_minute=end_minute)
+    return with_times(history, log)
+
+
+def with_times(history: History, log: RequestLog) -> History:
+    """The history, whose last day ends with the log, with the exact times of that day."""
+    last = log.per_minute.shape[1]
+    times = times_between(log, last - history.day_minutes, last)
+    return replace(history, traces=replace(history.traces, arrival_s=times))
+
+
+def times_between(log: RequestLog, first: int, last: int) -> tuple[np.ndarray, ...]:
+    """Times in s from minute `first` of the log to minute `last` (exclusive), by job."""
+    begin_s, end_s = first * MINUTE_S, last * MINUTE_S
+    return tuple(
+        of_job[(of_job >= begin_s) & (of_job < end_s)] - begin_s for of_job in log.arrival_s
+    )
+
+
+def with_bursts(jobs: Sequence[Job], log: RequestLog) -> tuple[Job, ...]:
+    """The jobs with the dispersion of the log, unless their table states one."""
+    return dispersed(jobs, dispersion_of(log))
+
+
+def dispersion_of(log: RequestLog) -> dict[str, list[float]]:
+    """Name of a job -> its indices of dispersion, for `Job.with_dispersion`.
+
+    They are rounded to two digits, so that similar jobs share their measured latencies. A job whose
+    index in WINDOW_S and in one second is at most BURSTY arrives at random times, and has none.
+    """
+    hours = -(-log.per_minute.shape[1] // 60)
+    found = {}
+    for name, arrival_s in zip(log.names, log.arrival_s):
+        index = fit_hours(arrival_s, hours)[1]
+        if max(index[:2]) > BURSTY:
+            found[name] = [float(f"{one:.2g}") for one in index]
+    return found
+
+
+def dispersed(jobs: Sequence[Job], index: Mapping[str, Sequence[float]]) -> tuple[Job, ...]:
+    """The jobs with the dispersion in `index`, by name, unless their table states one."""
+    return tuple(
+        job.with_dispersion(index[job.name]) if job.name in index and not job.bursty else job
+        for job in jobs
+    )
+
+
+def at_random(jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """The jobs without bursts."""
+    return tuple(job.with_dispersion((1.0, 1.0, 1.0)) for job in jobs)
+
+
+def tell_bursts(log: RequestLog, report: Report, known: bool = False) -> None:
+    """Report the services whose requests come in bursts; `known` to predictions, or not."""
+    dispersed = dict(zip(log.names, log.dispersion.tolist()))
+    bursts = [f"{name} ({index:.1f})" for name, index in dispersed.items() if index > BURSTY]
+    optimistic = "Predictions assume random times and are optimistic for them"
+    if bursts:
+        report(
+            f"requests come in bursts: {', '.join(bursts)}; index of dispersion in {WINDOW_S} s, "
+            f"1 = at random times. {'Predictions include the bursts' if known else optimistic}"
+        )
+
+
+def traces_of_log(
+    path: str,
+    jobs: tuple[Job, ...] | None = None,
+    report: Report = lambda line: None,
+    *,
+    ignore_others: bool = False,
+    bursts: bool = False,
+    tell: bool = True,
+) -> Traces:
+    """The complete days, from midnight to midnight, of a request log; the last one is judged.
+
+    A last day that lacks less than NIGHT_MINUTES is complete: no request came. Jobs that generate
+    tokens have the lengths of the log (`with_lengths`). If `bursts`, the judged day has its exact
+    times, and the jobs have the dispersion of the log. `tell` says whether bursts are reported. The
+    other arguments are those of `read_request_log`.
+    """
+    names = [job.name for job in jobs] if jobs else None
+    keep = TIME if bursts else None
+    log = read_request_log(
+        path, names, report, keep=keep, ignore_others=ignore_others, lengths=True
+    )
+    if tell:
+        tell_bursts(log, report, bursts)
+    counts = log.per_minute.astype(float)
+    missing = -(log.first_minute + counts.shape[1]) % DAY_MINUTES
+    if missing < NIGHT_MINUTES:
+        counts = np.pad(counts, ((0, 0), (0, missing)))
+    of_log = with_lengths(jobs or tuple(map(Job, log.names)), lengths_of(log), report)
+    traces = days_from_midnight(of_log, log.first_minute, counts, path)
+    if not bursts:
+        return traces
+    last = (log.first_minute + counts.shape[1]) // DAY_MINUTES * DAY_MINUTES - log.first_minute
+    times = times_between(log, last - DAY_MINUTES, last)
+    return replace(traces, jobs=with_bursts(of_log, log), arrival_s=times)
+
+
+def read_workload(
+    workload: str,
+    jobs: str | None = None,
+    report: Report = lambda line: None,
+    *,
+    bursts: bool = True,
+) -> Traces:
+    """`load_workload`, which may also be the path of a request log.
+
+    Without `bursts`, all requests arrive at random times of their minute.
+    """
+    if is_request_log(workload):
+        traces = traces_of_log(workload, read_jobs(jobs) if jobs else None, report, bursts=bursts)
+    else:
+        traces = load_workload(workload, jobs)
+    return traces if bursts else replace(traces, jobs=at_random(traces.jobs))
+
+
+def tell_counts(jobs: Sequence[Job], report: Report) -> None:
+    """Report that counts per minute do not show bursts, if no job states any."""
+    if not any(job.bursty for job in jobs):
+        report("counts per minute do not show bursts: requests at random times are assumed")
+
+
+def _replicas_now(rows: pd.DataFrame, names: list[str], later_minutes: int) -> np.ndarray:
+    """The last known replica counts (jobs,), NaN = unknown, without the last `later_minutes`."""
+    rows = rows.assign(replicas=pd.to_numeric(rows["replicas"], errors="coerce"))
+    rows = rows.sort_values(["day", "minute"])
+    now = rows["minute"].max() - later_minutes
+    later = (rows["day"] == rows["day"].max()) & (rows["minute"] > now)
+    return rows[~later].groupby("job")["replicas"].last().reindex(names).to_numpy(float)
+
+
+def history_from_prometheus(
+    url: str,
+    query: str,
+    jobs: str | None,
+    *,
+    hours: int,
+    label: str | None = None,
+    token_path: str | None = None,
+    burst_query: str | None = None,
+) -> History:
+    """The history of the last `hours`, by a range query to Prometheus.
+
+    `burst_query` counts the requests of WINDOW_S, from which the jobs' dispersion in such windows
+    is fitted; at most those of a day are read.
+
+    `label` is the Prometheus label that names the job. If `jobs` is the path of a jobs table, only
+    jobs in it are read.
+    """
+    end_s = time.time()
+    names, counts = read_prometheus(
+        url, query, minutes=hours * 60, label=label, end_s=end_s, token_path=token_path
+    )
+    if jobs is None:
+        table = tuple(Job(name) for name in names)
+    else:
+        table = _any_of(jobs, names, "the series of the query")
+    if burst_query is not None:
+        of_windows, windows = read_prometheus(
+            url,
+            burst_query,
+            minutes=min(hours * 60, DAY_MINUTES),
+            label=label,
+            end_s=end_s,
+            token_path=token_path,
+            counts=False,
+            step_s=WINDOW_S,
+        )
+        table = with_window_bursts(table, rows_of(table, of_windows, windows))
+    counts = local_counts(rows_of(table, names, counts), end_s)
+    return history_of(table, counts, end_minute=local_minute(end_s))
+
+
+def with_window_bursts(jobs: Sequence[Job], windows: np.ndarray) -> tuple[Job, ...]:
+    """The jobs with the dispersion of counts in WINDOW_S, (jobs, windows), NaN = missing.
+
+    Within a window, requests are assumed at random times. Otherwise as `with_bursts`.
+    """
+    found = []
+    for job, counts in zip(jobs, windows):
+        minutes = counts.reshape(-1, WINDOWS_PER_MINUTE)
+        known = minutes[np.isfinite(minutes).all(axis=1)]
+        index = fit_dispersion(known) if len(known) else 1.0
+        if not job.bursty and index > BURSTY:
+            job = replace(job, dispersion_10s=float(f"{index:.2g}"))
+        found.append(job)
+    return tuple(found)
+
+
+def history_from_journal(path: str, jobs: str | None = None, at: At = None) -> History:
+    """The history in a journal of `faro run`, for the jobs in its last header.
+
+    Minutes that no observation covers are NaN. `jobs` is the path of a jobs table, which replaces
+    the jobs and SLOs in the journal.
+    """
+    header, ticks = with_same_jobs(path)
+    ran: list[tuple[int, np.ndarray]] = []  # (minute, replicas (jobs of the journal,)) of each tick
+
+    def noted() -> Iterator[Tick]:
+        for one in ticks:
+            ran.append((one.step.observation.minute, one.step.observation.running))
+            yield one
+
+    names = tuple(job.name for job in header.jobs)
+    table = header.jobs if jobs is None else _any_of(jobs, names, "the jobs of the journal")
+    counts = rows_of(table, names, arrivals(header, noted()))
+    if header.origin_s is not None:
+        last = max(minute for minute, _ in ran)
+        counts = local_counts(counts, header.origin_s + MINUTE_S * last)
+    history = history_of(table, counts, at=at)
+    now = ran[-1][0] - history.later_minutes
+    until_now = [running for minute, running in ran if minute <= now] or [ran[-1][1]]
+    running = until_now[-1].astype(float)  # (jobs of the journal,)
+    return replace(history, replicas=rows_of(table, names, running[:, None])[:, 0])
+
+
+def _any_of(path: str, names: Sequence[str], source: str) -> tuple[Job, ...]:
+    """Read the jobs table at `path`; ValueError if no job is in `names`, those of `source`."""
+    jobs = read_unshared(path, simulated=True)
+    if not any(job.name in names for job in jobs):
+        raise ValueError(f"{path}: job {jobs[0].name!r} is not among {source}: {', '.join(names)}")
+    return jobs
+
+
+def history_of(
+    jobs: Sequence[Job], counts, *, earlier=None, at: At = None, end_minute: int | None = None
+) -> History:
+    """The `History` of counts (jobs, minutes), NaN = missing; ValueError if there are no counts.
+
+    earlier : counts of earlier days, (days, samples of each day, jobs, minutes). If it is None,
+        `counts` of 1.5 days or more are split into days of 24 hours. The last of these days ends
+        with the last count.
+    at : time of "now" as HH:MM, ISO 8601 or minutes after the last day's first count; None = end of
+        the day.
+    end_minute : minutes since 1970, local time, at the end of the counts. It is needed if `at` is
+        HH:MM or ISO 8601.
+    """
+    jobs, counts = tuple(jobs), np.asarray(counts, float)
+    if earlier is None and counts.shape[1] >= 1.5 * DAY_MINUTES:
+        earlier, counts = _days_of_24_hours(counts)
+    single_day = earlier is None or not len(earlier)
+    length = counts.shape[1]
+    if not length:
+        raise ValueError("there is no complete minute of counts yet; try again in one or two")
+    minutes = _minutes_until(at, length, end_minute)
+
+    day = _interpolated(counts)
+    traces = Traces(jobs, day[None, None] if single_day else earlier, day[None])
+    # Missing counts of idle jobs become 0, because a source may omit idle jobs.
+    idle = _idle(day, traces.train)
+    today = np.where(idle[:, None], 0.0, counts[:, :minutes])
+    return History(jobs, today, traces, single_day, end_minute)
+
+
+def _days_of_24_hours(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split counts (jobs, minutes) into earlier days and the last one, (jobs, DAY_MINUTES).
+
+    The earlier days have shape (days, 1, jobs, DAY_MINUTES), and their missing minutes are
+    interpolated. An incomplete first day is kept if at least half of it is there.
+    """
+    jobs, minutes = counts.shape
+    days = (minutes + DAY_MINUTES // 2) // DAY_MINUTES
+    absent = np.full((jobs, max(0, days * DAY_MINUTES - minutes)), np.nan)
+    counts = np.concatenate([absent, counts], axis=1)[:, -days * DAY_MINUTES :]
+    by_day = _interpolated(counts).reshape(jobs, days, DAY_MINUTES).transpose(1, 0, 2)
+    return by_day[:-1, None], counts[:, -DAY_MINUTES:]
+
+
+def _minutes_until(at: At, length: int, end_minute: int | None) -> int:
+    """Minutes from the first of `length` counts to the time `at` (see `history_of`)."""
+    if at is None:
+        return length
+    text = str(at)
+    if text.lstrip("-").isdigit():
+        minutes = int(text)
+    elif end_minute is None:
+        raise ValueError(
+            f"at={text!r} is not a number, and the counts have no clock times; "
+            f"accepted: 1..{length}"
+        )
+    elif CLOCK_TIME.fullmatch(text):
+        hour, of_hour = text.split(":")
+        before_end = (end_minute - 60 * int(hour) - int(of_hour)) % DAY_MINUTES
+        minutes = length - before_end
+    else:
+        at_minute = int(minutes_of(pd.Series([text]), f"at={text!r}")[0])
+        minutes = at_minute - (end_minute - length)
+    if 1 <= minutes <= length:
+        return minutes
+    accepted = f"1..{length}"
+    if end_minute:
+        first, last = (np.datetime64(end_minute - x, "m") for x in (length - 1, 0))
+        accepted = f"{first} to {last}"
+    raise ValueError(f"at={at} is not on the last day; accepted: {accepted}")
+
+
+def _interpolated(counts: np.ndarray) -> np.ndarray:
+    """Counts (jobs, minutes) as integers, with missing minutes interpolated.
+
+    Minutes before a job's first count become 0.
+    """
+    if np.isnan(counts).all():
+        raise ValueError(
+            f"no job has a count in {counts.shape[1]} minutes; does the source use the same names?"
+        )
+    known = pd.DataFrame(counts.T).interpolate().fillna(0).to_numpy().T
+    return np.rint(known).astype(np.int64, order="C")
+
+
+def _idle(today: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Mask (jobs,) of jobs without requests `today`, (jobs, minutes), and on the training days."""
+    return (today == 0).all(axis=1) & (train == 0).all(axis=(0, 1, 3))
+
+
+# --- days from which a running controller learns ----------------------------------------------
+
+
+def exported_days(
+    url: str, jobs: tuple[Job, ...], token_path: str | None = None, namespace: str = ".*"
+) -> Traces:
+    """Counts that controllers of these jobs exported to Prometheus, for the last week's days.
+
+    namespace : regular expression for the namespaces of the controllers.
+    Missing minutes are interpolated. ValueError if there is no complete day, OSError if Prometheus
+    does not answer.
+    """
+    end_s = time.time()
+    query = EXPORTED.format(namespace)
+    names, counts = read_prometheus(
+        url, query, minutes=WEEK_MINUTES, end_s=end_s, token_path=token_path
+    )
+    return _days(jobs, rows_of(jobs, names, counts), end_s, url)
+
+
+def journal_days(path: str, jobs: tuple[Job, ...]) -> Traces:
+    """Counts that a journal of `faro run` has for the complete days of the last week.
+
+    Missing minutes are interpolated. ValueError if there is no complete day, OSError if there is no
+    journal.
+    """
+    since_s = time.time() - MINUTE_S * (WEEK_MINUTES + DAY_MINUTES)
+    # minute -> counts (jobs,). If time 0 has moved because the clock was set back, minutes go on; a
+    # run whose minutes begin again is another one, which is not joined.
+    counted: dict[int, np.ndarray] = {}
+    origin_s = None
+    for _, group in groupby(recorded(path, since_s), lambda pair: id(pair[0])):
+        pairs = iter(group)
+        header, first = next(pairs)
+        if header.origin_s is None:
+            continue
+        begins_again = first.step.observation.minute < max(counted, default=0)
+        if header.origin_s != origin_s and begins_again:
+            counted = {}
+        origin_s = header.origin_s
+        names = [job.name for job in header.jobs]
+        of_part = counts_by_minute(chain([first], (tick for _, tick in pairs)))
+        for minute, counts in of_part.items():
+            new = rows_of(jobs, names, counts[:, None])[:, 0]
+            before = counted.get(minute, new)
+            counted[minute] = np.where(np.isnan(new), before, new)
+    if origin_s is None:
+        raise ValueError(f"{path}: no decision has been made yet")
+    last = max(counted, default=-1) + 1
+    unknown = np.full(len(jobs), np.nan)
+    week = range(last - WEEK_MINUTES, last)
+    counts = np.stack([counted.get(minute, unknown) for minute in week], axis=1)
+    return _days(jobs, counts, origin_s + MINUTE_S * last, path)
+
+
+def _days(jobs: tuple[Job, ...], counts: np.ndarray, end_s: float, where: str) -> Traces:
+    """Split counts (jobs, minutes) that end at Unix time `end_s` into complete local days.
+
+    Raises ValueError if there is none.
+    """
+    known = np.isfinite(counts).any(axis=0)
+    if not known.any():
+        raise ValueError(f"{where}: no counts of these jobs")
+    counts = local_counts(counts[:, known.argmax() :], end_s)
+    first = local_minute(end_s) - counts.shape[1]
+    return days_from_midnight(jobs, first, _interpolated(counts), where)
+
+
+def local_minute(at_s: float) -> int:
+    """Convert a Unix time to minutes since 1970 in local time."""
+    return int((at_s + time.localtime(at_s).tm_gmtoff) // MINUTE_S)
+
+
+def local_counts(counts: np.ndarray, end_s: float) -> np.ndarray:
+    """Counts (jobs, minutes) that end at Unix time `end_s`, by the clock of this machine's zone.
+
+    If the clocks have changed meanwhile, there are more or fewer minutes (`by_the_clock`).
+    """
+    minutes = counts.shape[1]
+    if not minutes:
+        return counts
+    # The offset from UTC changes at a quarter of an hour at most.
+    end = int(end_s // MINUTE_S)
+    quarters = np.arange(end - minutes, end) // 15
+    starts, quarter = np.unique(quarters, return_inverse=True)
+    offsets_s = np.array([time.localtime(15 * MINUTE_S * one).tm_gmtoff for one in starts.tolist()])
+    shift = (offsets_s[quarter] - time.localtime(end_s).tm_gmtoff) // MINUTE_S
+    return by_the_clock(0, counts, shift.astype(np.int64))[1]
+
+
+def rows_of(jobs: Sequence[Job], names: Sequence[str], counts: np.ndarray) -> np.ndarray:
+    """The rows of `counts` (names, minutes) for `jobs`, in the order of `jobs`.
+
+    A job that is not in `names` gets NaN.
+    """
+    row = dict(zip(names, counts))
+    unknown = np.full(counts.shape[1], np.nan)
+    return np.stack([row.get(job.name, unknown) for job in jobs])

@@ -1,1 +1,0 @@
-"""The live controller: its loop, clock, journal, metrics, and the orders of operators."""

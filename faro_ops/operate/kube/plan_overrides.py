@@ -1,0 +1,196 @@
+"""Overrides in `spec.overrides` of a FaroPlan.
+
+With an override, people fix a job's replica count, set a factor on its forecast load, or freeze all
+jobs.
+
+If a FaroPlan is deleted, its orders stay in force, and the controller writes them into the FaroPlan
+that it creates again. Until then, it keeps them next to its journal, for the case that it ends.
+"""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from faro_lib.files import atomic_write
+from faro_ops.errors import one_line
+from faro_ops.operate.kube.client import MERGE, Api, ApiError, found
+from faro_ops.operate.kube.status import API_VERSION, PLURAL
+from faro_ops.operate.memory.override_store import Order, changed_rows, orders_in
+from faro_ops.operate.memory.overrides import Orders, Override
+
+LOG = logging.getLogger(__name__)
+CONFLICT = 409  # HTTP status: the FaroPlan has changed since it was read
+# A controller changes the FaroPlan's status at every tick, so a write may meet a few conflicts.
+WRITE_ATTEMPTS = 10
+PAUSE_S = 0.2  # longest pause before the second attempt; it grows with each further one
+
+
+class PlanOverrides:
+    """Reads and changes the orders of one FaroPlan.
+
+    restores : whether `read` writes the orders of a deleted FaroPlan into the one that a controller
+        has created again.
+    kept : file in which the orders last read outlive this process; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        namespace: str,
+        name: str,
+        restores: bool = False,
+        kept: str | Path | None = None,
+    ):
+        self._api = api
+        self._place = f"{namespace}/{name}"
+        self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
+        self._restores = restores
+        self._kept = None if kept is None else Path(kept)
+        # Of the FaroPlan whose orders were last read, also by an earlier process: uid and rows.
+        self._uid, self._rows = _kept_in(self._kept)
+
+    def get(self) -> dict[str, Any] | None:
+        """The FaroPlan; None if it does not exist. Raises ApiError if it cannot be read."""
+        return found(self._api, self._path)
+
+    def read(self) -> Orders | None:
+        """The orders; None if neither a FaroPlan nor orders are known.
+
+        ApiError or ValueError if they cannot be read. Orders of a FaroPlan that was deleted stay in
+        force, also if a controller has created it again without them.
+        """
+        plan = self.get()
+        if plan is None:
+            return orders_in(self._rows, of_plan_row) if self._rows else None
+        rows = self._rows_of(plan)
+        uid = str(plan.get("metadata", {}).get("uid", ""))
+        if rows is None and self._uid and uid != self._uid:
+            rows = self._restored(plan)
+        self._keep(uid, rows or [])
+        return orders_in(self._rows, of_plan_row)
+
+    def _restored(self, plan: Mapping[str, Any]) -> list[Any]:
+        """Write the rows of a deleted FaroPlan into `plan`, which has none; ValueError if not.
+
+        An empty list is written, too. It tells other controllers, which may know older orders, that
+        there are none.
+        """
+        problem = "it was deleted and created again without its orders"
+        advice = "order them again, or end them with `faro thaw` or `faro set --clear`"
+        if not self._restores:
+            if not self._rows:
+                return []
+            raise ValueError(f"FaroPlan {self._place!r}: {problem}; {advice}")
+        try:
+            self._write(plan, self._rows)
+        except ApiError as error:
+            raise ValueError(f"FaroPlan {self._place!r}: {problem} ({error}); {advice}") from None
+        if self._rows:
+            count = f"{len(self._rows)} order{'s' if len(self._rows) > 1 else ''}"
+            LOG.warning("FaroPlan %r: it was deleted; %s written back", self._place, count)
+        return self._rows
+
+    def _write(self, plan: Mapping[str, Any], rows: list[Any]) -> None:
+        """Replace the rows; ApiError with status CONFLICT if `plan` has changed since."""
+        version = plan.get("metadata", {}).get("resourceVersion")
+        patch = {"metadata": {"resourceVersion": version}, "spec": {"overrides": rows}}
+        self._api.send("PATCH", self._path, patch, kind=MERGE)
+
+    def _keep(self, uid: str, rows: list[Any]) -> None:
+        """Note the rows last read; a file that cannot be written does not matter now."""
+        if (uid, rows) == (self._uid, self._rows):
+            return
+        self._uid, self._rows = uid, rows
+        if self._kept is not None:
+            with suppress(OSError, ValueError), atomic_write(self._kept) as partial:
+                partial.write_text(json.dumps({"uid": uid, "rows": rows}) + "\n")
+
+    def change(
+        self, removes: Callable[[Order], bool] = lambda order: False, adds: Override | None = None
+    ) -> list[Override]:
+        """Remove and add orders; return the removed ones.
+
+        The write carries the resourceVersion that was read. If the FaroPlan has changed meanwhile,
+        it is read again, so that no order of another writer is lost.
+        """
+        for attempt in range(WRITE_ATTEMPTS):
+            plan = self.get()
+            if plan is None:
+                problem = "does not exist; a controller creates it"
+                raise ValueError(f"FaroPlan {self._place!r} {problem}")
+            rows, removed = changed_rows(self._rows_of(plan) or [], of_plan_row, removes)
+            if adds:
+                rows.append(plan_row(adds))
+            try:
+                self._write(plan, rows)
+            except ApiError as error:
+                if error.status != CONFLICT:
+                    raise
+                time.sleep(random.uniform(0, PAUSE_S * (attempt + 1)))
+                continue
+            return removed
+        problem = f"it has changed at each of {WRITE_ATTEMPTS} attempts; try again"
+        raise ValueError(f"FaroPlan {self._place!r}: {problem}")
+
+    def _rows_of(self, plan: Mapping[str, Any]) -> list[Any] | None:
+        """The rows of `spec.overrides`; None if the field is missing."""
+        spec = plan.get("spec")
+        rows = spec.get("overrides") if isinstance(spec, Mapping) else None
+        if rows is not None and not isinstance(rows, list):
+            problem = one_line(f"spec.overrides={rows!r} must be a list", 200)
+            raise ValueError(f"FaroPlan {self._place!r}: {problem}")
+        return rows
+
+
+def kept_path_of(journal: str | Path) -> Path:
+    """The file in which the orders of a FaroPlan outlive a controller, next to its journal."""
+    return Path(f"{journal}.plan-orders.json")
+
+
+def _kept_in(path: Path | None) -> tuple[str, list[Any]]:
+    """The uid and the rows in the file; ("", []) if there are none, or if it is damaged."""
+    if path is None:
+        return "", []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return str(content["uid"]), list(content["rows"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "", []
+
+
+def of_plan_row(row: Mapping[str, Any]) -> Override:
+    """The order in a row of `spec.overrides`; raises an error if it is invalid."""
+    return Override(
+        row["job"],
+        row.get("by", "FaroPlan"),
+        _unix_time(row, "from") or 0.0,
+        _unix_time(row, "until"),
+        row.get("replicas"),
+        row.get("load"),
+    )
+
+
+def _unix_time(row: Mapping[str, Any], name: str) -> float | None:
+    text = row.get(name)
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        accepted = "must be a date and time such as 2026-12-01T14:00:00Z"
+        raise ValueError(f"job {row['job']!r}: {name}={text!r} {accepted}") from None
+
+
+def plan_row(one: Override) -> dict[str, Any]:
+    """The row of `spec.overrides` for an order."""
+    row = {"job": one.job, "by": one.by, "replicas": one.replicas, "load": one.load}
+    for name, time_s in (("from", one.from_s), ("until", one.until_s)):
+        if time_s:
+            row[name] = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {name: value for name, value in row.items() if value is not None}

@@ -1,0 +1,1 @@
+"""What limits a live policy: orders, trouble, nodes, bounds of autoscalers, the brake, trust."""

@@ -1,0 +1,87 @@
+"""Jobs whose replicas Faro keeps as they are, whatever the policy plans (`LiveObservation.held`).
+
+The library knows such a job already: it is left to another controller (`Plan.left`). The policy
+plans the other jobs around its replicas.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from faro_lib.policies.loops import LoopState
+from faro_lib.protocol import HOLD, Plan, Policy
+from faro_lib.workload import Job, arrays_of, pools_of
+from faro_ops.operate.limits.authority import ADVISE, FULL, AuthorityState, limited_jobs
+from faro_ops.operate.limits.bounds import KEEP_FLOOR
+from faro_ops.protocol import LiveObservation, LivePlan, live_plan
+
+
+def decide_with_held(policy: Policy, state: Any, observation: LiveObservation) -> tuple[Any, Plan]:
+    """`policy.decide`, but the held jobs keep their targets, drop rates and bounds."""
+    held = observation.held
+    if held is None or not held.any():
+        return policy.decide(state, observation)
+    jobs = jobs_of(state)
+    if jobs is None:  # a policy without a forecast; the guardrails make its plan fit
+        after, plan = policy.decide(state, observation)
+        return after, with_held(plan, observation, held)
+    # A held job has its target as minimum and maximum. Together, they may exceed the capacity.
+    fixed = limited_jobs(jobs, np.where(held, ADVISE, FULL), observation.target, False)
+    minimum = float(arrays_of(fixed).min_replicas @ arrays_of(fixed).cores)
+    roomy = replace(observation, capacity=max(observation.capacity, minimum))
+    after, plan = policy.decide(with_jobs(state, fixed), roomy)
+    return with_jobs(after, jobs), with_held(plan, observation, held)
+
+
+def with_held(plan: Plan, observation: LiveObservation, held: np.ndarray) -> Plan:
+    """The plan with the observed targets and drop rates of the jobs `held`, which it leaves."""
+    kept = live_plan(plan)
+    left = held if plan.left is None else plan.left | held
+    floor = kept.floor
+    return replace(
+        kept,
+        target=np.where(held, observation.target, plan.target),
+        drop=np.where(held, observation.drop, plan.drop),
+        reason=tuple(HOLD if is_held else was for is_held, was in zip(held, plan.reason)),
+        floor=None if floor is None else np.where(held, KEEP_FLOOR, floor),
+        left=left,
+    )
+
+
+def without_held_pools(jobs: Sequence[Job], plan: LivePlan, held: np.ndarray) -> LivePlan:
+    """The plan without placements of pools with a job in the mask `held`.
+
+    The replicas of such a pool keep their models, because the job shares them.
+    """
+    if not plan.placement or not held.any():
+        return plan
+    kept = {pool.name for pool in pools_of(jobs) if held[list(pool.jobs)].any()}
+    free = {name: one for name, one in plan.placement.items() if name not in kept}
+    return replace(plan, placement=free or None)
+
+
+def jobs_of(state: Any) -> tuple[Job, ...] | None:
+    """The jobs in the state of a policy that plans with a forecast; None for any other policy."""
+    loop = loop_of(state)
+    return None if loop is None else loop.jobs
+
+
+def loop_of(state: Any) -> LoopState | None:
+    """The state of the loops of a policy that plans with a forecast; None for any other policy."""
+    if isinstance(state, AuthorityState):
+        return loop_of(state.inner)
+    return state if isinstance(state, LoopState) else None
+
+
+def with_loop(state: Any, loop: LoopState) -> Any:
+    """The state of a policy that plans with a forecast, with another state of its loops."""
+    return replace(state, inner=loop) if isinstance(state, AuthorityState) else loop
+
+
+def with_jobs(state: Any, jobs: tuple[Job, ...]) -> Any:
+    """The state of a policy that plans with a forecast, for `jobs` with other bounds."""
+    if isinstance(state, AuthorityState):
+        return replace(state, inner=with_jobs(state.inner, jobs))
+    return replace(state, jobs=jobs)

@@ -1,0 +1,1 @@
+"""The live control loop, its tick, and what it notices about jobs."""

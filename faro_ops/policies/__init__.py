@@ -1,1 +1,0 @@
-"""Policies that wrap those of the library: earned authority, and bounds of autoscalers."""
