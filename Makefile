@@ -197,7 +197,7 @@ lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/notebooks/.jupyter:$(JUPYTER_CONFIG
 lab: $(READY)
 	jupyter lab --notebook-dir=. notebooks/README.md
 
-# The generated part of the Helm chart, from the templates of `faro manifests`.
+# The Helm chart: the templates of `faro manifests`, filled with the expressions of Helm.
 chart: $(READY)
 	python charts/generate.py charts/faro
 
