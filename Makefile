@@ -24,7 +24,7 @@ CHOSEN = $(if $(WORKLOAD),'workload=$(WORKLOAD)') $(SET)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := figures
-.PHONY: figures smoke claims claims-all claims-redistributed claims-published release release-check arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes recorded-kind-pool lab data config docs metadata crate locks clean
+.PHONY: compiled figures smoke claims claims-all claims-redistributed claims-published release release-check arena rivals forecasters test test-fast test-computed coverage test-all test-k8s test-faults test-scale-out test-studies fuzz kubeconfig lint notebooks chart readme recorded-kubernetes recorded-kind-pool lab data config docs metadata crate locks clean
 
 figures: $(READY)
 	@for file in $(CONFIG); do [ -f "$$file" ] || { echo "make: CONFIG: $$file: no such file; those at hand: $(wildcard config/*.yaml)" >&2; exit 2; }; done
@@ -56,8 +56,12 @@ MORE = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 2))")
 FAST = -n $(MORE) $(TOGETHER) --doctest-modules --nbval-lax $(PACKAGES) tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"
 test: $(READY)
 	@$(MAKE) --no-print-directory -j2 lint test-fast
-test-fast: $(READY)
+test-fast: compiled
 	pytest $(FAST)
+# One process compiles, beside the linters, what all processes of the tests would compile at the same time: numba keeps it beside
+# the modules.
+compiled: $(READY)
+	PYTHONPATH="tests/lib:tests/support:$$PYTHONPATH" python -c "import test_uncompiled; test_uncompiled.world()" >/dev/null
 
 # The gate is in pyproject.toml. Compiled functions show no lines, so a small world runs uncompiled first.
 COV = --cov=faro_lib --cov=faro_ops --cov-config=pyproject.toml
@@ -72,7 +76,7 @@ test-all: $(READY)
 	@$(MAKE) --no-print-directory -j2 lint test-computed
 	$(if $(FARO_REAL_TIME),flock "$(FARO_REAL_TIME)" )pytest --durations=20 tests -m "live and not k8s and not study"
 	pytest $(WORKERS) --nbval-lax notebooks
-test-computed: $(READY)
+test-computed: compiled
 	pytest $(WORKERS) --durations=40 --doctest-modules $(PACKAGES) tests -m "not live and not k8s and not scale_out and not study"
 
 # Studies: minutes of CPU each, or load on real replicas that needs a quiet machine. Not in CI.

@@ -83,7 +83,7 @@ def _pick_at(price, term, cost, allowed, budget, pick):
 
 
 @njit(cache=True)
-def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
+def dual_bound(term, cost, allowed, budget, guess, enough):
     """The Lagrangian upper bound on the sum of terms, the minimum over prices >= 0.
 
     The Lagrangian is price x budget + the sum over rows of the maximum of term - price x cost. Its

@@ -26,7 +26,9 @@ def best_sum(
 
     term = problem.term if term is None else term
     if not problem.has_quotas:
-        bound, price, pick, fits = kernels.dual_bound(term, problem.costs, allowed, problem.budget)
+        bound, price, pick, fits = kernels.dual_bound(
+            term, problem.costs, allowed, problem.budget, 0.0, -np.inf
+        )
         if not fits:
             return None
         if floor is None:

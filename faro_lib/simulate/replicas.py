@@ -86,8 +86,9 @@ def new_kinds(
     if all(replica == Replica() for replica in replicas):
         return None
 
-    def column(field: str) -> np.ndarray:
-        return np.array([getattr(replica, field, 0.0) for replica in replicas])
+    # One type whatever the jobs are, or the event loop would be compiled once for each.
+    def column(field: str, dtype: type = float) -> np.ndarray:
+        return np.array([getattr(replica, field, 0.0) for replica in replicas], dtype)
 
     durations = [getattr(replica, "durations_s", ()) for replica in replicas]
     durations_s = np.full((len(jobs), max(map(len, durations))), np.inf)
@@ -105,7 +106,7 @@ def new_kinds(
     shape = (len(jobs), slots)
     return Kinds(
         kind=np.array([list(KINDS).index(replica.kind) for replica in replicas]),
-        at_once=column("max_in_service"),
+        at_once=column("max_in_service", np.int64),
         slowdown=column("slowdown"),
         wait_s=column("wait_s"),
         durations_s=durations_s,

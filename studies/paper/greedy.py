@@ -18,7 +18,7 @@ def greedy(problem: Problem) -> tuple[np.ndarray, float]:
 
     separable = not problem.objective.leximin and not problem.gamma
     bound, _, pick, _ = kernels.dual_bound(
-        problem.term, problem.costs, problem.feasible, problem.budget
+        problem.term, problem.costs, problem.feasible, problem.budget, 0.0, -np.inf
     )
     if separable and not problem.has_quotas:
         kernels.fill_up(problem.term, problem.costs, problem.feasible, problem.budget, pick)

@@ -238,12 +238,11 @@ def test_an_image_may_be_named_by_its_digest(tmp_path):
     } == {image}
 
 
-def test_further_options_of_faro_run_reach_the_controller_and_wrong_ones_are_refused(
-    tmp_path, capsys
-):
-    written = ["manifests", "--jobs", str(JOBS), "--out"]
+def test_further_options_of_faro_run_reach_the_controller(tmp_path):
     given = ["--option=--earn", "--option=--max-scaling-actions=1"]
-    assert cli.main([*written, str(tmp_path / "good"), *given]) == 0
+    assert (
+        cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path / "good"), *given]) == 0
+    )
     (controller,) = (
         container
         for name, pod in pods(
@@ -252,14 +251,6 @@ def test_further_options_of_faro_run_reach_the_controller_and_wrong_ones_are_ref
         for container in pod["spec"]["containers"]
     )
     assert {"--earn", "--max-scaling-actions=1"} < set(controller["args"])
-    for wrong, why in (
-        ("--earning", "No such option: --earning"),
-        ("--deadline=x", "Invalid value for '--deadline'"),
-    ):
-        capsys.readouterr()
-        assert cli.main([*written, str(tmp_path / "bad"), f"--option={wrong}"]) == 2
-        assert why in capsys.readouterr().err
-        assert not (tmp_path / "bad").exists()
 
 
 def test_a_changed_table_of_jobs_replaces_the_controllers_which_read_it_when_they_start(tmp_path):
@@ -347,39 +338,6 @@ def test_the_head_requests_what_it_is_given_and_may_use_two_cores(tmp_path):
         "limits": {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "9Gi"},
     }
     assert "autoscaling.faro/cores" not in head["metadata"]["labels"]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        (["--policy", "Faro-Sun"], "did you mean 'Faro-Sum'"),
-        (["--backend", "nomad"], "backend='nomad' is unknown"),
-        (["--workers", "1", "--worker-cores", "2"], "cannot hold the minimum of 3 jobs, 3 cores"),
-        (["--backend", "deployments"], "needs prometheus"),
-        (
-            ["--backend", "deployments", "--prometheus", "bogus"],
-            "prometheus='bogus' must be an http:// or https://",
-        ),
-        (["--head-cpu", "0"], "head: cpu=0.0 must be a number > 0"),
-        (["--operator-namespace", "A"], "operator_namespace='A' is not a Kubernetes name"),
-        (["--tick", "0"], "tick_s=0.0 must be a number > 0"),
-        (["--namespace", "Bad_Name"], "namespace='Bad_Name' is not a Kubernetes name"),
-        (["--image", "x y"], "image='x y' is not an image name: NAME:TAG or NAME@sha256:DIGEST"),
-        (["--image", "faro@sha256:12"], "is not an image name"),
-        (["--name", "x" * 64], "must be a letter, then at most 46 of a-z, 0-9 and -"),
-        (
-            ["--act", "ceilings", *BACKENDS["deployments"], "--policy", "FairShare"],
-            "policy='FairShare' makes no pred",
-        ),
-    ],
-)
-def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, wrong, said):
-    out = tmp_path / "out"
-    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(out), *wrong]) == 2
-    error = capsys.readouterr().err.strip()
-    assert said in error
-    assert "\n" not in error
-    assert not out.exists()
 
 
 # --- on a kind cluster ----------------------------------------------------------------------------

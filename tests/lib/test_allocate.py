@@ -594,9 +594,9 @@ def test_the_lagrangian_bound_is_the_same_from_any_first_price_and_valid_if_its_
 
     problem = problem_of(real_table(50, 1, drops=None), 160, OBJECTIVES["Sum"])
     arguments = problem.term, problem.costs, problem.feasible, problem.budget
-    bound, price, *_ = kernels.dual_bound(*arguments)
+    bound, price, *_ = kernels.dual_bound(*arguments, 0.0, -np.inf)
     for guess in (0.001, 0.5 * price, price, 2 * price, 1e6):
-        assert kernels.dual_bound(*arguments, guess)[0] == pytest.approx(bound)
+        assert kernels.dual_bound(*arguments, guess, -np.inf)[0] == pytest.approx(bound)
     early, _, replicas, fits = kernels.dual_bound(*arguments, 0.0, bound + 1.0)
     assert bound <= early < bound + 1.0
     assert fits

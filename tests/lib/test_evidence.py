@@ -1,6 +1,7 @@
 """A fault is not slowness: what minutes say about a service, and beliefs that are not confirmed."""
 
 from dataclasses import replace
+from itertools import count, islice
 
 import numpy as np
 import pytest
@@ -257,8 +258,15 @@ def doubted(minutes):
 
     In the minute before them, it has lost replicas.
     """
-    healthy = learned_from(slow_minute(1.0), 3)
-    return learned_from(minute(1, np.nan), 1 + minutes, all_on(4.0, healthy), first=4)
+    return next(islice(each_minute_of_doubt(), minutes, None))
+
+
+def each_minute_of_doubt():
+    """What is known after 0, 1, 2... minutes without counts."""
+    learned = all_on(4.0, learned_from(slow_minute(1.0), 3))
+    for n in count(4):
+        learned = learned_from(minute(1, np.nan), 1, learned, first=n)
+        yield learned
 
 
 def test_the_stated_times_are_tried_again_where_a_belief_takes_replicas_away():
@@ -269,7 +277,7 @@ def test_the_stated_times_are_tried_again_where_a_belief_takes_replicas_away():
 
 
 def test_trials_that_do_not_help_become_rarer():
-    trying = [bool(doubted(n).doubt.left[0]) for n in range(1, 400)]
+    trying = [bool(after.doubt.left[0]) for after in islice(each_minute_of_doubt(), 1, 400)]
     begins = [n for n in range(1, len(trying)) if trying[n] and not trying[n - 1]]
     pauses = np.diff(begins)
     assert (np.diff(pauses) >= 0).all()

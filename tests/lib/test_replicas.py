@@ -43,12 +43,6 @@ REPLICAS = (
 )
 
 
-TOKENS = (
-    "kind: continuous, alpha_s: 0.02, beta_s: 0.001, gamma_s: 0.0001, max_sequences: 16, "
-    "output_tokens: 50, prompt_tokens: 200"
-)
-
-
 @pytest.mark.parametrize("replica", REPLICAS, ids=str)
 def test_a_replica_is_read_back_from_its_mapping(replica):
     assert replica_of(mapping_of(replica)) == replica
@@ -67,67 +61,6 @@ def test_a_table_of_serial_jobs_has_no_column_replica(ending, tmp_path):
     assert "replica:" not in (tmp_path / f"jobs.{ending}").read_text().replace(
         ",replica,", "replica:"
     )
-
-
-@pytest.mark.parametrize(
-    ("replica", "problem"),
-    [
-        (
-            "{kind: magic}",
-            "kind='magic' is unknown; accepted: serial, concurrent, batched, continuous",
-        ),
-        ("{max_batch: 4}", "must be a mapping with a kind"),
-        ("{kind: batched}", "max_batch is missing"),
-        (
-            "{kind: batched, max_batch: 4}",
-            "base_s=0.0 must be such that a batch takes at least 1e-6 s",
-        ),
-        (
-            "{kind: batched, max_batch: 0, base_s: 1}",
-            "max_batch=0 must be a whole number from 1 to 10000",
-        ),
-        (
-            "{kind: batched, max_batch: 2, batch_s: [1, 2, 3]}",
-            "one time for each size up to max_batch",
-        ),
-        ("{kind: batched, max_batch: 2, base: 1}", "unknown field 'base'; did you mean 'base_s'"),
-        ("{kind: concurrent, at_once: many}", "has a value that is not a number"),
-        (
-            "{kind: concurrent, at_once: 2, slowdown: -1}",
-            "slowdown=-1 must be a finite number >= 0",
-        ),
-        ("'{'", "is not JSON"),
-        (f"{{{TOKENS}, beta_knees: [[8, 1e-3], [4, 1e-3]]}}", "with rising x > 0"),
-        (f"{{{TOKENS}, gamma_knees: [[8, -1e-3]]}}", "after which no time falls"),
-        (f"{{{TOKENS}, gamma_knees: [8]}}", "has a value that is not a number"),
-        (f"{{{TOKENS}, gamma_knees: [[8]]}}", "must be pairs (x, extra seconds)"),
-        (f"{{{TOKENS}, prompt_quantiles: [[0, 5], [0.5, 9]]}}", "that rise from share 0 to 1"),
-        (f"{{{TOKENS}, prompt_quantiles: [[0.1, 5], [1, 9]]}}", "that rise from share 0 to 1"),
-        (f"{{{TOKENS}, prompt_quantiles: [[0, 5], [0.5, 3], [1, 9]]}}", "that rise from share 0"),
-        (f"{{{TOKENS}, prompt_quantiles: [[0, 5], [0.6, 6], [0.4, 7], [1, 9]]}}", "that rise from"),
-        (f"{{{TOKENS}, prompt_quantiles: [[0, 0], [1, 9]]}}", "tokens from 1 to 1e6"),
-        (f"{{{TOKENS}, prompt_quantiles: [[0, 1], [1, .inf]]}}", "tokens from 1 to 1e6"),
-        (f"{{{TOKENS}, prompt_quantiles: [[0, 1], [1, .nan]]}}", "tokens from 1 to 1e6"),
-        (f"{{{TOKENS}, output_quantiles: [[0, 1], [1]]}}", "must be pairs (share, tokens"),
-        (f"{{{TOKENS}, output_quantiles: [[0, 1], [1, 2]], output_cv: 0.5}}", "without a cv"),
-        (f"{{{TOKENS}, cache_tokens: 200}}", "enough for a prompt and an output of mean length"),
-        ("{gpu: a1, model: b}", "gpu='a1' is not measured; at hand: a100-80gb, h100-80gb"),
-        (
-            "{gpu: h100-80gb, model: llama2-70b, tensor_parallel: 3}",
-            "tensor_parallel='3' is not measured; at hand: 2, 4, 8",
-        ),
-        (
-            "{gpu: h100-80gb, model: llama2-70b, tensor_parallel: 4, prompt_tokens: 9}",
-            "output_tokens is missing",
-        ),
-    ],
-)
-def test_a_wrong_replica_is_refused_in_one_line(replica, problem, tmp_path):
-    (tmp_path / "jobs.yaml").write_text(f"- job: a\n  replica: {replica}\n")
-    with pytest.raises(ValueError, match=r"jobs\.yaml, job 1: replica") as error:
-        read_jobs(tmp_path / "jobs.yaml")
-    assert problem in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_the_load_of_a_job_is_relative_to_the_capacity_of_its_replicas():

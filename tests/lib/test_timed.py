@@ -188,31 +188,6 @@ def test_rows_of_a_job_that_was_removed_do_not_end_the_learning_of_the_others(tm
         Source(str(tmp_path / "my.csv")).days((Job("b"),))
 
 
-BAD = {
-    "time,job,requests\nyesterday,a,5\n": "time is neither ISO 8601 nor Unix time in s or ms",
-    "time,job,requests\n60,a,5\n60,a,5\n": "line 3: job 'a' at time 60 occurs a second time",
-    "time,job,requests\n60,a,-5\n": "requests=-5 for job 'a' at time 60 is negative",
-    "time,job,requests\n60,a,5\n": "there is no complete day from midnight to midnight",
-    "time,job,requests\n60,a,5\n4000000000,a,5\n": (
-        "time covers 46296 days; at most 366 are accepted"
-    ),
-    "time,job,requests\n60,a,5\n9000000000,a,5\n": "9000000000 is after the year 2100",
-    "time,job,requests\n0,a,5\n60,a,5\n86400,a,5\n": "1970-01-01T00:02 is missing for job 'a'",
-    "time,job,requests\n0,a,5\n300,b,5\n900,a,5\n": (
-        "the rows are 5 minutes apart; a row has the requests of one minute"
-    ),
-}
-
-
-@pytest.mark.parametrize("text", BAD, ids=BAD.values())
-def test_a_bad_table_is_refused_in_one_line(text, tmp_path):
-    (tmp_path / "bad.csv").write_text(text)
-    with pytest.raises(ValueError) as error:
-        read_csv(tmp_path / "bad.csv")
-    assert BAD[text] in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 def test_a_damaged_file_is_refused_in_one_line(tmp_path):
     for name, content in (
         ("cut.csv.gz", gzip.compress(b"time,job\n" * 99)[:20]),

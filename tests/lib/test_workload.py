@@ -10,7 +10,6 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,60 +166,6 @@ def test_jobs_come_in_the_order_of_their_table(csv):
     assert traces.evaluation.tolist() == [[[2], [1]]]
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        (
-            "minute,job\n0,a\n",
-            "column 'requests' is missing; expected job, requests, and minute[, day] or time",
-        ),
-        (
-            "minutes,job,requests\n0,a,1\n",
-            "column 'minute' or 'time' is missing; expected job, requests, and minute",
-        ),
-        ("timestamp,service\n0,a\n", "column 'requests' is missing"),
-        ("minute,job,requests\n", "no rows"),
-        ("", "not a table"),
-        (
-            "minute,job,requests\n0,a,1\n1,a,-3\n",
-            "line 3: requests=-3 for job 'a' at minute 1 is negative",
-        ),
-        (
-            "minute,job,requests\n0,a,1\n1,a,2.5\n",
-            "line 3: requests=2.5 for job 'a' at minute 1 is not whole",
-        ),
-        (
-            "minute,job,requests\n0,a,many\n",
-            "line 2: requests=many for job 'a' at minute 0 is not a number",
-        ),
-        ("minute,job,requests\n0,a,\n", "is not a number"),
-        (
-            "minute,job,requests\n0,a,inf\n",
-            "line 2: requests=inf for job 'a' at minute 0 is too large",
-        ),
-        ("minute,job,requests\n0.5,a,1\n", "line 2: minute=0.5"),
-        (
-            "minute,job,requests\n0,a,1\n2,a,1\n",
-            "minute 1 is missing for job 'a'; minutes 0..2 are needed",
-        ),
-        ("minute,job,requests\n1,a,1\n", "minute 0 is missing for job 'a'"),
-        ("minute,job,requests\n0,a,1\n0,b,1\n1,a,1\n", "minute 1 is missing for job 'b'"),
-        (
-            "day,minute,job,requests\n1,0,a,1\n1,1,a,1\n2,0,a,1\n",
-            "minute 1 of day 2 is missing for job 'a'",
-        ),
-        ("minute,job,requests\n0,a,1\n0,a,1\n", "line 3: job 'a' at minute 0 occurs a second time"),
-    ],
-)
-def test_a_bad_csv_gives_one_line_with_the_place_and_the_reason(csv, text, complaint):
-    path = csv(text)
-    with pytest.raises(ValueError) as error:
-        read_csv(path)
-    message = one_line(error)
-    assert message.startswith(str(path))
-    assert complaint in message
-
-
 def test_a_job_missing_from_the_table_of_jobs_is_named(csv, tmp_path):
     counts, jobs = str(csv("minute,job,requests\n0,a,1\n0,x,1\n")), tmp_path / "jobs.csv"
     jobs.write_text("job\na\n")
@@ -272,37 +217,6 @@ def test_a_job_with_the_name_of_a_published_model_keeps_its_own_service_time(tmp
 def test_empty_fields_of_a_jobs_table_take_the_defaults(tmp_path):
     (tmp_path / "jobs.csv").write_text("job,slo_s,weight\na,,2\nb,1.0,\n")
     assert read_jobs(tmp_path / "jobs.csv") == (Job("a", weight=2.0), Job("b", slo_s=1.0))
-
-
-@pytest.mark.parametrize(
-    ("rows", "complaint"),
-    [
-        ([{"job": "a", "slo": 1.0}], "job 1: unknown field 'slo'; did you mean 'slo_s'?"),
-        (
-            [{"job": "a", "max_replica": 3}],
-            "job 1: unknown field 'max_replica'; did you mean 'max_replicas'?",
-        ),
-        ([{"job": "a", "zzz": 3}], "job 1: unknown field 'zzz'; accepted: job, slo_s"),
-        ([{"slo_s": 1.0}], "job 1: column `job` (the name) is missing"),
-        ([{"job": "a"}, {"job": "b", "slo_s": "soon"}], "job 2: slo_s='soon' is not a number"),
-        ([{"job": "a", "slo_s": -1}], "slo_s=-1.0 must be a finite number > 0"),
-        ("jobs", "expected a list of jobs"),
-    ],
-)
-def test_a_bad_table_of_jobs_gives_one_line_with_a_hint(tmp_path, rows, complaint):
-    path = tmp_path / "jobs.yaml"
-    path.write_text(yaml.safe_dump(rows))
-    with pytest.raises(ValueError) as error:
-        read_jobs(path)
-    message = one_line(error)
-    assert message.startswith(str(path))
-    assert complaint in message
-
-
-def test_a_jobs_table_of_another_file_type_is_rejected(tmp_path):
-    (tmp_path / "jobs.txt").write_text("job\na\n")
-    with pytest.raises(ValueError, match=r"a \.csv or a \.yaml file"):
-        read_jobs(tmp_path / "jobs.txt")
 
 
 # --- downsampling, scaling

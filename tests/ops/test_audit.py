@@ -1,7 +1,6 @@
 """`faro audit`: records in, calibrated services, a backcast, and a comparison of policies out."""
 
 import json
-import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -73,44 +72,6 @@ class TestRecords:
         latency_s = np.array([[[1.0]] * 3, [[2.0]] * 3])
         records = records_of(jobs, np.full((3, 1), 5.0), np.ones((3, 1)), levels, latency_s)
         assert np.array_equal(records.tail_s, [[1.0], [2.0], [np.nan]], equal_nan=True)
-
-    @pytest.mark.parametrize(
-        ("column", "value", "message"),
-        [
-            ("replicas", "2.5", "line 2: replicas=2.5 is not a whole number >= 0"),
-            ("replicas", "-1", "line 2: replicas=-1 is not a whole number >= 0"),
-            ("latency_p99_s", "0", "line 2: latency_p99_s=0 is not a number of seconds > 0"),
-            ("latency_p99_s", "fast", "line 2: latency_p99_s=fast is not a number of seconds > 0"),
-            ("latency_p99_s", "inf", "line 2: latency_p99_s=inf is not a number of seconds > 0"),
-            ("day", "1", "an audit takes a column time, or minutes of one day, but no column day"),
-        ],
-    )
-    def test_a_bad_cell_is_named_in_one_line(self, column, value, message, tmp_path, capsys):
-        row = {
-            "job": "a",
-            "minute": "0",
-            "requests": "3",
-            "replicas": "1",
-            "latency_p99_s": "0.1",
-        } | {column: value}
-        pd.DataFrame([row]).to_csv(tmp_path / "r.csv", index=False)
-        write_jobs((Job("a"),), tmp_path / "jobs.yaml")
-        assert main(f"audit --workload {tmp_path}/r.csv --jobs {tmp_path}/jobs.yaml".split()) == 2
-        assert message in capsys.readouterr().err
-
-    @pytest.mark.parametrize("absent", ["replicas", "latency_p99_s"])
-    def test_a_table_without_replicas_or_latencies_is_refused(self, absent, tmp_path, capsys):
-        row = {"job": "a", "minute": 0, "requests": 3, "replicas": 1, "latency_p99_s": 0.1}
-        pd.DataFrame([row]).drop(columns=absent).to_csv(tmp_path / "r.csv", index=False)
-        write_jobs((Job("a"),), tmp_path / "jobs.yaml")
-        assert main(f"audit --workload {tmp_path}/r.csv --jobs {tmp_path}/jobs.yaml".split()) == 2
-        assert f"column {absent}" in capsys.readouterr().err
-
-    @pytest.mark.parametrize("latency", ["p99=q", "1.5=q", "nan=q", "0.99=", "q"])
-    def test_a_latency_query_needs_a_quantile(self, latency, capsys):
-        arguments = shlex.split("audit --prometheus http://localhost:1 --jobs j.yaml --query q")
-        assert main([*arguments, "--replicas-query", "r", "--latency", latency]) == 2
-        assert "must be QUANTILE=PROMQL" in capsys.readouterr().err
 
 
 class TestMeasurements:

@@ -566,15 +566,6 @@ def test_faro_trust_shows_the_level_of_each_service_and_its_evidence(
     assert "a doubt of 40 takes the level away" in capsys.readouterr().out
 
 
-def test_faro_trust_says_how_authority_is_recorded(traces, context, tmp_path, capsys):
-    day = busy(traces)
-    path = tmp_path / "run.jsonl"
-    cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
-    loop.run(cluster, tuned(context), day.jobs, 60.0, journal=path)
-    assert cli.main(["trust", str(path)]) == 2
-    assert "no authority is recorded; start `faro run` with --earn" in capsys.readouterr().err
-
-
 def test_a_job_that_is_added_starts_without_authority_and_the_others_keep_theirs(
     traces, context, tmp_path
 ):

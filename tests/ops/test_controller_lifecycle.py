@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from journal_things import edit
-from live_things import JOBS, Wanting
+from live_things import JOBS, Still, Wanting
 from observations import observed
 from waiting import PATIENCE_S
 
@@ -26,22 +26,6 @@ from faro_ops.operate.loop.tick import Deadline, tick
 from faro_ops.operate.memory import journal
 from faro_ops.operate.rayserve.recent import RecentSeconds
 from faro_ops.operate.rayserve.statistics import JobStatistics, StatsAggregator, empty_row
-
-
-@dataclass
-class Still:
-    """A cluster whose state never changes; time passes at once."""
-
-    now_s: float = 0.0
-
-    def advance(self, until_s):
-        self.now_s = until_s
-
-    def observe(self):
-        return observed([1, 1], now_s=self.now_s)
-
-    def apply(self, target, drop):
-        pass
 
 
 def test_a_signal_handler_takes_no_lock():

@@ -81,19 +81,6 @@ def test_an_application_of_the_table_that_fails_is_named(ray, table, capsys):
     assert "application 'b' could not be deployed: no module m" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("application", "a/../b"), ("application", ".."), ("deployment", "a?x=1"), ("route", "/a b")],
-)
-def test_names_that_fit_into_no_url_are_refused_in_one_line(tmp_path, key, value, capsys):
-    (tmp_path / "jobs.yaml").write_text(f"- {{job: a, slo_s: 0.5, serve: {{{key}: '{value}'}}}}\n")
-    assert (
-        main(["deploy", "--jobs", str(tmp_path / "jobs.yaml"), "--address", "http://127.0.0.1:1"])
-        == 2
-    )
-    assert f"{key}={value!r} must be " in capsys.readouterr().err
-
-
 def test_a_dry_run_prints_the_configuration_and_deploys_nothing(ray, table, capsys):
     before = dict(ray.configured)
     with ray.served() as address:
@@ -101,18 +88,6 @@ def test_a_dry_run_prints_the_configuration_and_deploys_nothing(ray, table, caps
     printed = yaml.safe_load(capsys.readouterr().out)["applications"]
     assert [one["name"] for one in printed] == ["faro-statistics", "a", "b", "dashboard"]
     assert ray.configured == before
-
-
-def test_a_mistake_in_the_table_is_one_line(tmp_path, capsys):
-    (tmp_path / "jobs.yaml").write_text("- {job: a, slo_s: 0.5, serve: {import_pth: 'm:A'}}\n")
-    assert (
-        main(["deploy", "--jobs", str(tmp_path / "jobs.yaml"), "--address", "http://127.0.0.1:1"])
-        == 2
-    )
-    assert (
-        capsys.readouterr().err
-        == "faro: job 'a': serve has an unknown key 'import_pth'; did you mean 'import_path'?\n"
-    )
 
 
 @pytest.mark.parametrize(

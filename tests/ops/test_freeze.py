@@ -8,9 +8,8 @@ import time
 import numpy as np
 import pytest
 from kube_things import FaroPlanApi
-from live_things import JOBS, FakeRay, Wanting
+from live_things import JOBS, FakeRay, Still, Wanting
 from observations import observed
-from test_controller_lifecycle import Still
 from test_kube_ceilings import Server, cluster_on
 from waiting import until
 
@@ -245,20 +244,6 @@ class TestTheCommandWithAJournal:
         path.write_text("damaged\n")
         assert cli.main(["freeze", "--journal", str(path)]) == 0
         assert len(self.orders(path)) == 1
-
-    @pytest.mark.parametrize(
-        ("words", "told"),
-        [
-            ((), "faro freeze needs one of --journal and --plan"),
-            (("--journal", "j", "--plan", "n/p"), "needs one of --journal and --plan"),
-            (("--journal", "typo"), "typo: no such file; expected a journal of `faro run`"),
-        ],
-    )
-    def test_a_mistake_is_one_line(self, capsys, words, told):
-        assert cli.main(["freeze", *words]) == 2
-        message = capsys.readouterr().err
-        assert told in message
-        assert message.count("\n") == 1
 
 
 class TestTheCommandWithAPlan:

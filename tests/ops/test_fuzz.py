@@ -16,8 +16,7 @@ from faro_pipeline import settings as config
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from live_things import JOBS as TWO_JOBS
-from live_things import FakeRay, Wanting
-from test_controller_lifecycle import Still
+from live_things import FakeRay, Still, Wanting
 
 from faro_lib.workload.readers import READ_COLUMNS, read_csv, read_jobs
 from faro_ops.advise.audit.records import records_from_csv

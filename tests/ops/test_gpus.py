@@ -123,50 +123,6 @@ class TestCommand:
         table.write_text(f"- job: a\n  replica: {json.dumps(json.loads(mapping) | LENGTHS)}\n")
         assert read_jobs(table)[0].replica == fitted(measured())[1]
 
-    @pytest.mark.parametrize(
-        ("column", "value", "problem"),
-        [
-            ("batch_size", "0", "line 3: batch_size='0' is not a whole number > 0"),
-            ("batch_size", "1.5", "line 3: batch_size='1.5' is not a whole number > 0"),
-            ("prompt_time", "-2", "line 3: prompt_time='-2' is not a number > 0"),
-            ("token_time", "soon", "line 3: token_time='soon' is not a number > 0"),
-            ("token_time", "", "line 3: token_time='' is not a number > 0"),
-        ],
-    )
-    def test_a_wrong_row_is_one_line_with_its_number(
-        self, column, value, problem, tmp_path, capsys
-    ):
-        runs = measured().astype({column: object})
-        runs.loc[1, column] = value
-        runs.to_csv(tmp_path / "runs.csv", index=False)
-        assert exit_status(["gpus", str(tmp_path / "runs.csv")]) == 2
-        said = capsys.readouterr().err
-        assert problem in said
-        assert said.count("\n") == 1
-
-    @pytest.mark.parametrize(
-        ("text", "problem"),
-        [
-            ("a,b\n1,2\n", "column 'hardware' is missing; needed: hardware, model,"),
-            ("", "not a table"),
-        ],
-    )
-    def test_a_file_that_is_no_table_of_measurements_is_one_line(
-        self, text, problem, tmp_path, capsys
-    ):
-        (tmp_path / "runs.csv").write_text(text)
-        assert exit_status(["gpus", str(tmp_path / "runs.csv")]) == 2
-        assert problem in capsys.readouterr().err
-
-    def test_too_few_measurements_are_one_line(self, tmp_path, capsys):
-        measured().query("batch_size == 1").to_csv(tmp_path / "runs.csv", index=False)
-        assert exit_status(["gpus", str(tmp_path / "runs.csv")]) == 2
-        assert "g, m, tensor_parallel 2: too few measurements" in capsys.readouterr().err
-
-    def test_a_missing_file_is_one_line(self, capsys):
-        assert exit_status(["gpus", "nowhere.csv"]) == 2
-        assert capsys.readouterr().err == "faro: nowhere.csv: no such file\n"
-
 
 class TestTableOfJobs:
     @pytest.fixture
@@ -197,14 +153,6 @@ class TestTableOfJobs:
         few = ON_H100.replace("tensor_parallel: 4", "tensor_parallel: 2")
         (job,) = read_jobs(table(f"{few}, prompt_tokens: 1900"))
         assert job.replica.max_sequences == 10  # 20,480 tokens for 2,000 each
-
-    def test_a_wrong_gpu_is_one_line_with_those_at_hand(self, table, capsys):
-        path = table("gpu: h100, model: llama2-70b, tensor_parallel: 4")
-        arguments = ["recommend", "--workload", "data/example.csv", "--jobs", str(path)]
-        assert exit_status(arguments) == 2
-        said = capsys.readouterr().err
-        assert "gpu='h100' is not measured; at hand: a100-80gb, h100-80gb, h100-80gb-pcap" in said
-        assert said.count("\n") == 1
 
     @pytest.mark.parametrize(
         ("fields", "warnings"),

@@ -49,7 +49,7 @@ def server():
 
 
 def serve(server, scheme="http") -> str:
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return f"{scheme}://127.0.0.1:{server.server_port}"
 
 

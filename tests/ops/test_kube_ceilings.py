@@ -13,7 +13,6 @@ from kube_things import measured, node, objects, pod
 from faro_lib.control import GuardrailConfig, Step
 from faro_lib.protocol import CONTESTED, HOLD, PLANNED, hold
 from faro_lib.workload import Job
-from faro_ops import cli
 from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.capacity import Capacity, Shape, capacity, placement
 from faro_ops.operate.kube.client import ApiError
@@ -513,20 +512,6 @@ def test_the_permissions_that_the_controller_checks_are_those_of_the_role():
         "horizontalpodautoscalers",
     }
     assert preflight.names_of("faro", ["x"])["horizontalpodautoscalers"] == ["x"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--act", "ceilings"], "act=ceilings needs --backend deployments"),
-        (["--act", "bounds"], "act='bounds' is unknown; accepted: replicas, ceilings"),
-    ],
-)
-def test_what_to_act_on_is_checked_first(options, message, tmp_path, capsys):
-    (tmp_path / "jobs.yaml").write_text("[{job: a, slo_s: 1.0, service_time_s: 0.1}]")
-    for command in ("run", "manifests"):
-        assert cli.main([command, "--jobs", str(tmp_path / "jobs.yaml"), *options]) == 2
-        assert message in capsys.readouterr().err
 
 
 def test_a_policy_without_a_table_of_utilities_cannot_set_bounds():

@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(answer):
     server = Fake(answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield server
     finally:

@@ -197,31 +197,3 @@ class TestAudit:
         late = records_from_log(str(log), str(tmp_path / "late.csv"), str(jobs))
         expected = [[np.nan] * 3 + [2.0] * 3, [np.nan] * 4 + [1.0] * 2]
         np.testing.assert_array_equal(late.replicas, expected)
-
-    @pytest.mark.parametrize(
-        ("rows", "problem"),
-        [
-            ("2026-03-02T00:00:00,a,1.5", "row 1: replicas=1.5 is not a whole number >= 0"),
-            ("2026-03-02T00:00:00,a,-1", "row 1: replicas=-1; a number from 0 to 1e+09"),
-            ("2026-03-02T00:00:00,z,1", "row 1: job 'z'; the jobs are ['a', 'b']"),
-            ("2026-03-02T00:00:00,a,", "row 1: replicas="),
-        ],
-    )
-    def test_a_bad_row_of_replicas_is_one_line(self, rows, problem, jobs, tmp_path, capsys):
-        path = tmp_path / "bad.csv"
-        path.write_text(f"time,job,replicas\n{rows}\n")
-        log = written(requests_of(60), tmp_path / "log.csv")
-        arguments = f"--workload {log} --jobs {jobs} --replicas-file {path}".split()
-        assert exit_status(["audit", *arguments]) == 2
-        said = capsys.readouterr().err
-        assert f"{path}, {problem}" in said
-        assert said.count("\n") == 1
-
-    def test_a_log_without_replicas_or_latencies_is_refused(self, jobs, replicas, tmp_path, capsys):
-        log = written(requests_of(60), tmp_path / "log.csv")
-        assert exit_status(["audit", "--workload", str(log), "--jobs", str(jobs)]) == 2
-        assert "a request log has no replicas; give --replicas-file" in capsys.readouterr().err
-        written(requests_of(60).drop(columns="latency_s"), log)
-        arguments = f"--workload {log} --jobs {jobs} --replicas-file {replicas}".split()
-        assert exit_status(["audit", *arguments]) == 2
-        assert "column 'latency_s' is missing" in capsys.readouterr().err

@@ -9,11 +9,12 @@ from live_things import Wanting
 from observations import observed
 
 from faro_lib.control import GuardrailConfig
+from faro_lib.control.loop import tick_times
 from faro_lib.policies import FairShare
 from faro_lib.protocol import DRIFT_CORRECTED, HOLD, hold
 from faro_lib.workload import Job
 from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.loop import run, tick_times
+from faro_ops.operate.loop.loop import run
 
 
 class Recorder:

@@ -5,8 +5,7 @@ import threading
 import time
 
 import pytest
-from live_things import JOBS, Wanting
-from test_controller_lifecycle import Still
+from live_things import JOBS, Still, Wanting
 from waiting import PATIENCE_S
 
 from faro_ops import cli

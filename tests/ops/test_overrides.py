@@ -13,9 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from kube_things import FaroPlanApi
-from live_things import JOBS, FakeRay, Wanting
+from live_things import JOBS, FakeRay, Still, Wanting
 from observations import observed
-from test_controller_lifecycle import Still
 from waiting import until
 
 from faro_lib import forecast
@@ -561,29 +560,6 @@ def test_new_settings_are_used_although_ray_is_away():
             cluster_of(settings)
             ray.status = 503
             assert cluster_of(settings).jobs == JOBS
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["x", "--replicas", "2"], "job='x' is not in"),
-        (["a"], "needs one of --replicas"),
-        (["a", "--replicas", "2", "--freeze"], "needs one of"),
-        (["a", "--load", "0"], "load=0.0"),
-        (["a", "--load", "2", "--until", "25:00"], "time='25:00' must read HH:MM"),
-        (
-            ["a", "--load", "2", "--from", "2030-01-02", "--until", "2030-01-01"],
-            "ends before it begins",
-        ),
-    ],
-)
-def test_faro_set_refuses_a_mistake_in_one_line(tmp_path, capsys, arguments, told):
-    run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=tmp_path / "j")
-    assert cli.main(["set", *arguments, "--journal", str(tmp_path / "j")]) == 2
-    message = capsys.readouterr().err
-    assert told in message
-    assert message.count("\n") == 1
-    assert not path_of(tmp_path / "j").exists()
 
 
 def test_a_frozen_job_keeps_the_replicas_of_the_last_decision(tmp_path, capsys):

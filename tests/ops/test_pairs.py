@@ -141,24 +141,6 @@ def test_a_day_is_simulated_with_the_best_pairs(jobs_table, counts_table, capsys
     assert json.loads(said.out)["slo_violation_rate"] < 0.1
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["run", "--backend", "local"],
-        ["deploy", "--address", "http://127.0.0.1:9"],
-        ["profile"],
-        ["manifests", "--backend", "deployments", "--image", "faro:1", "--out", "."],
-        ["audit", "--workload", "records.csv"],
-    ],
-    ids=lambda command: " ".join(command[:3]),
-)
-def test_nothing_that_serves_takes_them(command, jobs_table, capsys):
-    assert cli.main([*command, "--jobs", str(jobs_table)]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    expected = "job 'chat': replicas of kind disaggregated are simulated only"
-    assert f"{jobs_table}: {expected}" in line
-
-
 @pytest.mark.parametrize("backend", ["local", "rayserve", "deployments"])
 @pytest.mark.parametrize("earn", [False, True])
 def test_a_controller_reads_no_table_with_them(backend, earn, jobs_table):

@@ -158,24 +158,6 @@ def test_a_decision_may_be_made_at_a_clock_time(at, tmp_path):
     assert history_from_csv(timed(tmp_path / "my.csv"), at=at).today.shape == (1, 19 * 60 + 30)
 
 
-@pytest.mark.parametrize(
-    ("at", "message"),
-    [
-        ("noon", "at='noon': time is neither ISO 8601"),
-        ("25:77", "at='25:77': time is neither ISO 8601"),
-        (
-            "2026-11-21T12:30Z",
-            "at=2026-11-21T12:30Z is not on the last day; "
-            "accepted: 2026-11-25T17:01 to 2026-11-26T17:00",
-        ),
-    ],
-)
-def test_a_time_that_is_not_in_the_last_day_is_refused(at, message, tmp_path, capsys):
-    arguments = ["--workload", timed(tmp_path / "my.csv"), "--capacity", "9", "--at", at]
-    assert cli.main(["recommend", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_a_clock_time_needs_counts_with_times():
     with pytest.raises(
         ValueError, match=r"at='12:30' is not a number, and the counts have no clock times"

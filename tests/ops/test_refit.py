@@ -13,8 +13,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from live_things import JOBS, FakeRay
-from test_controller_lifecycle import Still
+from live_things import JOBS, FakeRay, Still
 from waiting import PATIENCE_S, until
 
 from faro_lib import forecast, protocol

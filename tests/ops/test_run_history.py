@@ -15,7 +15,6 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.protocol import hold
 from faro_lib.workload import Job, Traces
 from faro_ops.advise.sources.load_history import exported_days, journal_days
-from faro_ops.cli import main
 from faro_ops.cli.model import Source, at_time_of_day, context_of
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import run
@@ -359,14 +358,3 @@ def test_the_table_of_a_run_without_a_log_is_read_as_it_is(tmp_path):
 
     for history in (None, "journal", str(tmp_path / "counts.csv")):
         assert Source(history, journal="j").with_bursts(read) is read
-
-
-def test_a_damaged_log_ends_the_start_of_a_run_in_one_line(tmp_path, capsys):
-    log = tmp_path / "log.csv"
-    log.write_text("time,job\n2026-01-15T00:00:10,a\n2026-01-15T00:00:05,a\n")
-    (tmp_path / "jobs.yaml").write_text("- job: a\n")
-    words = ["run", "--jobs", str(tmp_path / "jobs.yaml"), "--address", "http://127.0.0.1:9"]
-    assert main([*words, "--history", str(log)]) == 2
-    line = capsys.readouterr().err.strip()
-    assert "log.csv, row 2" in line
-    assert "\n" not in line

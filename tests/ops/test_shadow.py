@@ -103,12 +103,6 @@ def test_json_has_one_object_per_service_and_one_for_all(starved, capsys, monkey
     assert [row["job"] for row in rows] == ["job0", "job1", "job2", "all"]
 
 
-def test_too_few_minutes_are_one_line(traces, tmp_path, capsys):
-    path = dry_run(traces, [4, 4, 4], tmp_path / "run.jsonl", minutes=10)
-    assert cli.main(["shadow", str(path)]) == 2
-    assert "minutes of plans; a score needs at least 120" in capsys.readouterr().err
-
-
 def test_a_first_plan_within_the_first_scored_minute_is_one_line(starved):
     header, ticks = read(starved)
     first = ticks[0].step.observation.minute + 1

@@ -174,12 +174,6 @@ class TestTooLittleMemory:
         asked = "scale={largest: [[1000000, 3200000]]}"
         assert_refused(checkout, "70_scale needs about", "--config", asked)
 
-    def test_is_found_before_a_local_ray_is_started(self, tmp_path, capsys):
-        (tmp_path / "jobs.yaml").write_text("- job: a\n")
-        arguments = f"--jobs {tmp_path}/jobs.yaml --policy AIAD --backend local".split()
-        assert cli.main(["run", *arguments, "--capacity", "100000"]) == 2
-        assert "100000 replicas of Ray Serve need about" in only_line(capsys.readouterr().err)
-
 
 def without_rights() -> None:
     """Drop root's right to ignore permissions; called in the child process before its command."""
@@ -253,14 +247,6 @@ except OSError as error:
         )
         assert "Traceback" not in done.stderr
         assert (checkout.folder / "taken").read_text() == "mine"
-
-    def test_for_a_journal_is_found_before_anything_starts(self, tmp_path, capsys):
-        (tmp_path / "jobs.yaml").write_text("- job: a\n")
-        (tmp_path / "folder").mkdir()
-        arguments = f"--jobs {tmp_path}/jobs.yaml --policy AIAD --journal {tmp_path}/none/j".split()
-        (tmp_path / "none").write_text("a file")
-        assert cli.main(["run", *arguments]) == 2
-        assert "none: is a file, and a folder is needed" in only_line(capsys.readouterr().err)
 
 
 @pytest.mark.slow

@@ -403,7 +403,7 @@ class TestFetching:
         (tmp_path / "served" / "counts.csv").write_bytes(self.CONTENT)
         handler = partial(Quiet, directory=tmp_path / "served")
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/counts.csv"
         counts = {"url": url, "sha256": hashlib.sha256(self.CONTENT).hexdigest()}
         entries = {"small": {"files": {"counts.csv": counts}}}

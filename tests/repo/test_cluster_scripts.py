@@ -75,69 +75,12 @@ def test_down_without_kind_says_so(bare):
     assert done.stderr.startswith("down.sh: kind is missing")
 
 
-def test_without_a_registry_it_builds_and_says_what_it_lacks_for_that(bare):
-    done = ran("up.sh", bare | {"OFFLINE": "1"}, "--only-cluster")
-    assert done.returncode == 1
-    lacks = "run it as root" if os.geteuid() else "apt-get is missing"
-    assert done.stderr.startswith(f"build.sh: {lacks}")
-
-
-def test_a_registry_that_is_not_reached_makes_it_build(bare):
-    fake(bare, "docker", "no such host", status=1)
-    (Path(bare["PATH"]) / "docker").write_text("#!/bin/bash\nexit 1\n")
-    done = ran("up.sh", bare, "--only-cluster")
-    assert "no image registry: building" in done.stdout
-    assert done.stderr.startswith("build.sh: ")
-    assert (
-        "docker does not answer" in ran("up.sh", bare | {"OFFLINE": "0"}, "--only-cluster").stderr
-    )
-
-
-def test_an_engine_that_is_not_ours_is_not_stopped(bare):
-    done = ran("offline/docker.sh", bare, "stop")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert ran("offline/docker.sh", bare).stderr == "docker.sh start|stop\n"
-
-
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_every_script_is_clean():
     done = subprocess.run(
         ["shellcheck", "-x", *map(str, SCRIPTS)], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stdout
-
-
-def test_versions_stand_in_one_place():
-    named = dict(
-        line.split("=", 1)
-        for line in (CLUSTER / "versions.env").read_text().splitlines()
-        if line[:1].isupper()
-    )
-    for path in (*SCRIPTS, CLUSTER / "kind.yaml", CLUSTER / "offline/network.yaml"):
-        text = path.read_text()
-        for name, value in named.items():
-            assert value not in text, f"{path.name} repeats {name}"
-    default = re.search(r"ARG PYTHON_IMAGE=(\S+)", (CLUSTER / "Dockerfile").read_text())
-    assert default[1] == named["PYTHON_IMAGE"], "docker build by hand takes the same"
-
-
-def test_the_image_does_not_run_as_root_and_holds_only_what_is_named():
-    assert re.search(r"^USER 1000", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
-    ignored = (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
-    assert ignored[0] == "*"
-
-
-@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.pipeline"])
-def test_the_classic_builder_sends_what_an_image_needs_and_no_raw_data(name):
-    ignored, *rest = (ROOT / ".dockerignore").read_text().splitlines()
-    assert ignored == "*"
-    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (CLUSTER / name).read_text(), re.MULTILINE)
-    wanted = {word.split("/")[0] for words in copied for word in words.split()} - {"."}
-    assert wanted <= {line.removeprefix("!") for line in rest if line.startswith("!")}
-    assert rest.index("data/raw") > rest.index("!data")
-    assert (CLUSTER / f"{name}.dockerignore").exists() == (name == "Dockerfile"), (
-        "BuildKit prefers it to the root's"
-    )
 
 
 @pytest.mark.parametrize("backend", ["kind", "kubernetes"])

@@ -1,12 +1,12 @@
-"""The lists of dependencies agree, and every dependency is pinned."""
+"""The lists of dependencies agree; every dependency, action and image is pinned."""
 
-import hashlib
+import json
 import re
 import subprocess
 import sys
 import tomllib
-import zipfile
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distribution, distributions
+from pathlib import Path
 
 import pytest
 import yaml
@@ -70,14 +70,6 @@ def test_the_image_has_the_versions_that_are_tested():
     assert asked_for(extras=("live", "kube", "ops")) <= set(image)
 
 
-def test_make_locks_renews_every_lock_file():
-    made = (ROOT / "Makefile").read_text()
-    renewed = re.search(r"^LISTS = .*?^locks:.*?\n\n", made, re.MULTILINE | re.DOTALL)[0]
-    for path in LOCKS:
-        name = str(path.relative_to(ROOT / "envs") if path.parent != ROOT else path.name)
-        assert re.search(rf"[ /,]{re.escape(name.removesuffix('.txt'))}\b", renewed), name
-
-
 INSTALLERS = (
     *("Makefile", "cluster/Dockerfile", "cluster/Dockerfile.pipeline", "docs/scale-out.md"),
     *(".ci/run", "binder/postBuild"),
@@ -96,26 +88,6 @@ def test_no_command_installs_a_package_without_its_hash(name):
             assert "--no-deps" in words or words[:1] == ["--quiet"], command
 
 
-def test_pip_refuses_a_file_whose_hash_is_not_in_the_lock(tmp_path):
-    wheel = tmp_path / "small-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as file:
-        info = "small-1.0.dist-info"
-        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
-        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        file.writestr(f"{info}/RECORD", "")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    command = [sys.executable, "-m", "pip", "download", "--no-index", "--dest", tmp_path / "into"]
-    status = {}
-    for name, stated in {"right": digest, "tampered": digest[::-1]}.items():
-        lock = tmp_path / f"{name}.txt"
-        lock.write_text(f"small==1.0 --hash=sha256:{stated}\n")
-        options = ["--no-deps", "--find-links", tmp_path, "-r", lock]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=600)
-        status[name] = done.returncode
-    assert status == {"right": 0, "tampered": 1}
-    assert "DO NOT MATCH THE HASHES" in done.stderr
-
-
 def test_every_dependency_of_the_project_is_pinned():
     assert asked_for() <= set(REQUIREMENTS)
 
@@ -130,10 +102,6 @@ def test_what_a_pinned_package_needs_is_pinned():
         if not (mark := Requirement(line).marker) or mark.evaluate({"extra": ""})
     }
     assert [pair for pair in sorted(needed) if pair[1] not in {*REQUIREMENTS, "setuptools"}] == []
-
-
-def test_the_simulation_core_depends_on_neither_ray_nor_pymc_nor_kubernetes():
-    assert asked_for(extras=()).isdisjoint({"ray", "pymc", "kubernetes"})
 
 
 def test_the_conda_environment_has_the_same_pins():
@@ -165,6 +133,47 @@ def test_every_pinned_package_installs_on_the_oldest_python_that_the_project_acc
         if needs.get(name) and "3.11.0" not in SpecifierSet(needs[name])
     ]
     assert refused == []
+
+
+# --- actions and images ---------------------------------------------------------------------------
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+# Images that are named by tag alone, and why.
+BY_TAG = {
+    "mcr.microsoft.com/devcontainers/python:3.11-bookworm": (
+        "no two public sources state one digest of it"
+    ),
+}
+
+
+def test_an_action_is_taken_at_a_commit_with_its_version_beside_it():
+    """A tag may be moved to other code; a commit may not."""
+    text = "\n".join(path.read_text() for path in WORKFLOWS)
+    actions = re.findall(r"uses: (.*)", text)
+    assert actions
+    pinned = re.compile(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [action for action in actions if not pinned.fullmatch(action)] == []
+
+
+def images() -> set[str]:
+    """The images that come from a registry."""
+    found = {json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())["image"]}
+    for path in WORKFLOWS:
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            found |= {job["container"]["image"]} if "container" in job else set()
+    for path in (*ROOT.glob("cluster/Dockerfile*"), ROOT / "cluster/versions.env"):
+        found |= set(re.findall(r"^(?:ARG )?\w+_IMAGE=(\S+)", path.read_text(), re.MULTILINE))
+    return found
+
+
+def test_an_image_is_named_by_its_digest_unless_it_is_listed_here():
+    digest = re.compile(r".+:[\w.-]+@sha256:[0-9a-f]{64}")
+    assert {image for image in images() if not digest.fullmatch(image)} == set(BY_TAG)
+
+
+# --- the wheel ------------------------------------------------------------------------------------
+
+NOT_NEEDED = ("typer", "requests", "pydantic")
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +212,61 @@ def test_a_wheel_that_is_installed_alone_runs_faro(installed, tmp_path, argument
     )
     assert done.returncode == 0, done.stderr
     assert shown <= set(done.stdout.split())
+
+
+def with_dependencies(requirements: list[str]) -> dict[str, Distribution]:
+    """The installed distributions that fulfil the requirements, and those that they need."""
+    found: dict[str, Distribution] = {}
+    waiting = [Requirement(text) for text in requirements]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonical(requirement.name)
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if applies and name not in found:
+            found[name] = distribution(name)
+            waiting += [Requirement(text) for text in found[name].requires or []]
+    return found
+
+
+def link_into(folder: Path, installed: Distribution) -> None:
+    """Link the distribution's modules, packages and shared libraries into the folder."""
+    names = {file.parts[0] for file in installed.files or []}
+    for name in names - {"..", "__pycache__"}:
+        (folder / name).symlink_to(Path(str(installed.locate_file(name))))
+
+
+@pytest.fixture(scope="module")
+def core(installed, tmp_path_factory):
+    """Site packages with the project's wheel and the dependencies of its core."""
+    folder = tmp_path_factory.mktemp("core")
+    for path in installed.iterdir():
+        (folder / path.name).symlink_to(path)
+    for needed in with_dependencies(PROJECT["dependencies"]).values():
+        link_into(folder, needed)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_simulator_is_imported_with_the_dependencies_of_the_core(core, tmp_path):
+    code = "import sys, faro_lib.simulate; print(faro_lib.__file__, *sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],  # -S: without the packages of this environment
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(core), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    path, *modules = done.stdout.split()
+    assert path == str(core / "faro_lib" / "__init__.py")
+    assert not {module.split(".")[0] for module in modules} & set(NOT_NEEDED)
+    assert not [name for name in NOT_NEEDED if (core / name).exists()]
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_packages_that_need_no_checkout(installed):
+    assert {path.name for path in installed.glob("faro_*") if path.suffix == ""} == {
+        "faro_lib",
+        "faro_ops",
+    }
+    assert not (installed / "studies").exists()

@@ -430,12 +430,3 @@ def test_a_check_runs_the_claims_there_without_a_network(folder, release):
     assert (status, errors) == (0, [])
     assert "make claims-redistributed: passed without a network" in said
     assert "make claims-published: passed without a network" in said
-
-
-def test_the_pins_of_the_archive_agree():
-    """A package has one version, whichever file pins it."""
-    seen: dict[str, str] = {}
-    for name in ("requirements.txt", "envs/tests/requirements.txt", "envs/build/requirements.txt"):
-        for package, lock in release_script.locked(name).items():
-            assert seen.setdefault(package, lock.version) == lock.version
-    assert {"hatchling", "editables"} <= seen.keys()

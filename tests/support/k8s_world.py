@@ -281,7 +281,7 @@ class FakePrometheus(ThreadingHTTPServer):
                 self.wfile.write(body)
 
         super().__init__((host, 0), Answers)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def url(self) -> str:

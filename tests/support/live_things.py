@@ -1,6 +1,6 @@
-"""Shared by the tests of the live parts: jobs, a server that answers like Ray, and a policy.
+"""Shared by the tests of the live parts: jobs, a server that answers like Ray, a policy, a cluster.
 
-The policy has a fixed target.
+The policy has a fixed target; the state of the cluster never changes.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+from observations import observed
 
 from faro_lib.workload import Job
 from faro_ops.operate.rayserve.placements import Placements
@@ -129,12 +131,28 @@ class FakeRay:
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.handle_error = lambda *_: None  # a client that stopped waiting
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             server.server_close()
+
+
+@dataclass
+class Still:
+    """A cluster whose state never changes; time passes at once."""
+
+    now_s: float = 0.0
+
+    def advance(self, until_s):
+        self.now_s = until_s
+
+    def observe(self):
+        return observed([1, 1], now_s=self.now_s)
+
+    def apply(self, target, drop):
+        pass
 
 
 class Wanting:

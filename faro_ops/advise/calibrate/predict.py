@@ -135,7 +135,7 @@ class Simulator:
             router_in_s=passes[0],
             service_s=normals,
             router_out_s=passes[1],
-            coin=np.ones(n),
+            coin=np.ones(n, np.float32),
             seed=self._seed,
             prompt_tokens=prompt_tokens,
             output_tokens=output_tokens,

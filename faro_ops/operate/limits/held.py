@@ -73,11 +73,12 @@ def loop_of(state: Any) -> LoopState | None:
 
 def with_loop(state: Any, loop: LoopState) -> Any:
     """The state of a policy that plans with a forecast, with another state of its loops."""
-    return replace(state, inner=loop) if isinstance(state, AuthorityState) else loop
+    if isinstance(state, AuthorityState):
+        return replace(state, inner=with_loop(state.inner, loop))
+    return loop
 
 
 def with_jobs(state: Any, jobs: tuple[Job, ...]) -> Any:
     """The state of a policy that plans with a forecast, for `jobs` with other bounds."""
-    if isinstance(state, AuthorityState):
-        return replace(state, inner=with_jobs(state.inner, jobs))
-    return replace(state, jobs=jobs)
+    loop = loop_of(state)
+    return state if loop is None else with_loop(state, replace(loop, jobs=jobs))

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +12,8 @@ import numpy as np
 
 from faro_lib.control import GUARDRAILS, GuardrailConfig, Memory, PolicyFailed, Step
 from faro_lib.control.guardrails import Guard
-from faro_lib.control.loop import next_multiple
+from faro_lib.control.loop import tick_times
 from faro_lib.forecast import Forecaster
-from faro_lib.policies.loops import LoopState
 from faro_lib.protocol import (
     CONTESTED,
     DEADLINE_EXCEEDED,
@@ -29,8 +28,8 @@ from faro_lib.protocol import (
 )
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.operate.limits.authority import AuthorityState
 from faro_ops.operate.limits.brake import LiveMemory
+from faro_ops.operate.limits.held import loop_of, with_loop
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.job_reports import note_states, writer
 from faro_ops.operate.loop.job_states import JobStates
@@ -152,7 +151,8 @@ def run(
             if guardrails.force:  # ends the contests that the last leader knew
                 memory = replace(memory, guard=replace(memory.guard, contest=0))
             stack.callback(surviving.flush)
-        for now_s in tick_times(start_s, until_s, policy.tick_s, clock):
+        time_s = (lambda: clock.now_s) if clock else None
+        for now_s in tick_times(start_s, until_s, policy.tick_s, time_s):
             cluster.advance(now_s)
             if stop.is_set() or changed():
                 return
@@ -245,19 +245,11 @@ def request(cluster: Cluster, step: Step) -> None:
 
 def refreshed(memory: Memory, newest: Callable[[], Forecaster | None]) -> Memory:
     """The memory with the forecaster that `newest` returns, if any, and the old counts."""
-    forecaster = newest()
-    if forecaster is None:
+    forecaster, loop = newest(), loop_of(memory.state)
+    if forecaster is None or loop is None:
         return memory
-    return replace(memory, state=with_forecaster(memory.state, forecaster))
-
-
-def with_forecaster(state: Any, forecaster: Forecaster) -> Any:
-    """A policy's state with another forecaster; unchanged if the policy has no forecaster."""
-    if isinstance(state, AuthorityState):
-        return replace(state, inner=with_forecaster(state.inner, forecaster))
-    if isinstance(state, LoopState):
-        return replace(state, forecaster=renewed(state.forecaster, forecaster))
-    return state
+    loop = replace(loop, forecaster=renewed(loop.forecaster, forecaster))
+    return replace(memory, state=with_loop(memory.state, loop))
 
 
 def observed(
@@ -307,22 +299,6 @@ def without_data(last: Observation, now_s: float) -> Observation:
         age_s += now_s - last.now_s
     none: dict[str, Any] = dict.fromkeys((*ENDED, "served_tail_latency_s", "throttled"))
     return replace(seen, capacity_age_s=age_s, **none)
-
-
-def tick_times(
-    start_s: float, until_s: float, tick_s: float, clock: Clock | None = None
-) -> Iterator[float]:
-    """Yield the multiples of `tick_s` after `start_s` and before `until_s`.
-
-    With a clock, multiples that are over half a tick in the past are skipped.
-    """
-    now_s = start_s
-    while True:
-        passed_s = now_s if clock is None else max(now_s, clock.now_s - tick_s / 2)
-        now_s = next_multiple(passed_s, tick_s)
-        if now_s >= until_s:
-            return
-        yield now_s
 
 
 def report_failures(step: Step, on_failure: OnFailure) -> None:
