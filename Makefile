@@ -126,7 +126,7 @@ claims-published: $(READY)
 # The archive dist/faro-VERSION.tar: the code of HEAD, recorded tables, a wheelhouse for this Python with its bill of materials and
 # licences, the site, and the run RUN. The tools for the bill and for the lock files have an environment of their own.
 RELEASE = build/release-venv
-release: $(READY) $(RELEASE)/.ready
+release: $(READY) $(RELEASE)/.ready metadata
 	python -m release.archive --run $(RUN)
 
 # Unpack an archive in a new folder and run its claims there without a network; TRACES=data/raw lays the published traces beside it.
@@ -189,7 +189,7 @@ lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/notebooks/.jupyter:$(JUPYTER_CONFIG
 lab: $(READY)
 	jupyter lab --notebook-dir=. notebooks/README.md
 
-# The generated part of the Helm chart, from the templates of `faro manifests`.
+# The Helm chart: the templates of `faro manifests`, filled with the expressions of Helm.
 chart: $(READY)
 	python charts/generate.py charts/faro
 
@@ -199,14 +199,15 @@ data: $(READY)
 config: $(READY)
 	python -m faro_pipeline.settings
 
-# The crate of the repository, from CITATION.cff, the data, the notebooks and the figures.
-metadata: $(READY)
+# The crate of the repository, from CITATION.cff, the data, the notebooks and the figures. The validator has an environment of
+# its own.
+metadata: $(READY) build/crate-venv/.ready
 	python -m studies.report.repository
-
-# Whether the crate of the repository and the record of a run are valid. The validator has an environment of its own.
-crate: build/crate-venv/.ready
-	@[ -f "$(RUN)/ro-crate-metadata.json" ] || { echo "make: RUN: $(RUN)/ro-crate-metadata.json: no such file; make smoke writes results/synthetic" >&2; exit 2; }
 	build/crate-venv/bin/python tests/support/validate_crate.py . workflow-ro-crate
+
+# Whether the crate of the repository can be made, and whether it and the record of a run are valid.
+crate: metadata
+	@[ -f "$(RUN)/ro-crate-metadata.json" ] || { echo "make: RUN: $(RUN)/ro-crate-metadata.json: no such file; make smoke writes results/synthetic" >&2; exit 2; }
 	build/crate-venv/bin/python tests/support/validate_crate.py $(RUN)
 
 build/crate-venv/.ready: envs/crate/requirements.txt

@@ -88,14 +88,13 @@ def overrides_of(
     of_journal = LastKnown(OverridesFile(path_of(journal)).read) if journal else Orders
     if home is None:
         return of_journal
-    from faro_ops.operate.kube.plan_overrides import PlanOverrides, kept_path_of
+    from faro_ops.operate.kube.plan_overrides import PlanOverrides
     from faro_ops.operate.kube.preflight import check_server
     from faro_ops.operate.loop.background import latest
 
     ensure(lambda: check_server(home.connect()))
     api = home.connect(retries=0, timeout_s=2.0)
-    kept = kept_path_of(journal) if journal else None
-    of_plan = LastKnown(PlanOverrides(api, home.namespace, home.name, restores, kept).read)
+    of_plan = LastKnown(PlanOverrides(api, home.namespace, home.name, restores).read)
     return latest(lambda: of_journal() + of_plan())
 
 

@@ -1,4 +1,4 @@
-"""The RO-Crate of the repository: `python -m studies.report.repository` writes it at the top.
+"""The RO-Crate of the repository: `make metadata` writes it at the top, where Git ignores it.
 
 It repeats what other files say: title, authors, licence and paper (CITATION.cff, .zenodo.json),
 the data (data/README.md, data/sources.yaml), the notebooks, and for each figure its tables, its

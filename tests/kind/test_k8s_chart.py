@@ -22,8 +22,6 @@ pytestmark = pytest.mark.k8s
 CHART, JOBS = ROOT / "charts/faro", ROOT / "cluster/jobs.yaml"
 # Kustomize needs the first two; the user brings the last two.
 NOT_IN_THE_CHART = ("Kustomization", "Namespace", "RayService", "ResourceQuota")
-NO_NAMES = "backend=deployments"  # without the names of the Deployments
-BACKENDS = ("rayserve", "deployments")
 PROMETHEUS = "http://prometheus.elsewhere:9090"
 
 
@@ -39,41 +37,78 @@ def by_name(things):
     }
 
 
-@pytest.mark.parametrize("act", ["replicas", "ceilings"])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_helm_renders_the_objects_of_faro_manifests(backend, act, tmp_path):
-    if (backend, act) == ("rayserve", "ceilings"):
-        assert helm("template", "faro", str(CHART), "--set", f"jobs=x,act={act}").returncode != 0
-        return
-    options = [
-        "--backend",
-        backend,
-        "--service-monitor",
-        "--tick",
-        "2.5",
-        "--name",
-        "n",
-        "--prometheus",
-        PROMETHEUS,
-    ]
-    options += ["--act", act]
-    assert cli.main(["manifests", "--jobs", str(JOBS), "--out", str(tmp_path), *options]) == 0
-    written = [
+# Options of `faro manifests`, and the chart's values for the same.
+SETTINGS = {
+    "rayserve": ([], {"backend": "rayserve"}),
+    "deployments": (["--backend", "deployments"], {"backend": "deployments"}),
+    "ceilings": (
+        ["--backend", "deployments", "--act", "ceilings"],
+        {"backend": "deployments", "act": "ceilings"},
+    ),
+    "dry run": (["--dry-run"], {"apply": False}),
+    "options": (
+        ["--option=--earn", "--option=--max-scaling-actions=1"],
+        {"options": ["--earn", "--max-scaling-actions=1"]},
+    ),
+    "names": (
+        ["--image", "a/b:c", "--operator-namespace", "o", "--monitoring-namespace", "m"],
+        {"image": "a/b:c", "operatorNamespace": "o", "monitoringNamespace": "m"},
+    ),
+    "workers": (["--workers", "3"], {"workers": 3}),
+}
+
+
+@pytest.mark.parametrize("models", ["faro", "models"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_helm_renders_the_objects_of_faro_manifests(setting, models, tmp_path):
+    """models : the namespace of the Deployments."""
+    options, changed = SETTINGS[setting]
+    jobs, written = tmp_path / "jobs.yaml", tmp_path / "manifests"
+    table = yaml.safe_load(JOBS.read_text())
+    for row in table["jobs"]:
+        row["deployment"]["namespace"] = models
+    jobs.write_text(yaml.safe_dump(table))
+    common = ["--service-monitor", "--tick", "2.5", "--name", "n", "--prometheus", PROMETHEUS]
+    values = {
+        "apply": True,
+        "serviceMonitor": True,
+        "tickSeconds": 2.5,
+        "name": "n",
+        "prometheus": PROMETHEUS,
+        "image": "faro:local",
+        "deployments": sorted(job.name for job in read_jobs(JOBS)),
+        "namespaces": sorted({models} - {"faro"}),
+    }
+    assert (
+        cli.main(["manifests", "--jobs", str(jobs), "--out", str(written), *common, *options]) == 0
+    )
+    objects = [
         one
-        for path in sorted(tmp_path.glob("*.yaml"))
+        for path in sorted(written.glob("*.yaml"))
         for one in yaml.safe_load_all(path.read_text())
     ]
-    values = (
-        f"backend={backend},act={act},serviceMonitor=true,name=n,apply=true,prometheus={PROMETHEUS}"
-    )
-    if backend == "deployments":
-        values += f",deployments={{{','.join(sorted(job.name for job in read_jobs(JOBS)))}}}"
-    rendered = helm(
+    assert by_name(yaml.safe_load_all(rendered(jobs, values | changed))) == by_name(objects)
+
+
+def rendered(jobs, values) -> str:
+    """What `helm template` writes for these values of the chart."""
+    done = helm(
         *("template", "faro", str(CHART), "--namespace", "faro", "--include-crds", "--no-hooks"),
-        *("--set", values, "--set-json", "tickSeconds=2.5", "--set-file", f"jobs={JOBS}"),
+        *("--set-file", f"jobs={jobs}"),
+        *(word for key in values for word in ("--set-json", f"{key}={json.dumps(values[key])}")),
     )
-    assert rendered.returncode == 0, rendered.stderr
-    assert by_name(yaml.safe_load_all(rendered.stdout)) == by_name(written)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_prometheus_operator_finds_the_objects_by_the_labels_of_the_user():
+    values = {"serviceMonitor": True, "monitorLabels": {"release": "a", "b.c/d": "true"}}
+    objects = by_name(yaml.safe_load_all(rendered(JOBS, values)))
+    found = [
+        one for (kind, *_), one in objects.items() if kind in ("ServiceMonitor", "PrometheusRule")
+    ]
+    own = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": "faro"}
+    assert [one["metadata"]["labels"] for one in found] == [own | values["monitorLabels"]] * 2
 
 
 def test_helm_lint_has_no_complaint():
@@ -91,6 +126,7 @@ def test_helm_lint_has_no_complaint():
         "jobs=",
         "jbos=x",
         "backend=deployments",
+        "act=ceilings",
     ],
 )
 def test_helm_refuses_a_value_outside_the_schema(value):

@@ -73,7 +73,7 @@ def folder(tmp_path):
         "envs/build/requirements.txt": "",
         "data/sources.yaml": yaml.safe_dump(LISTED),
         "data/recorded.csv": "a,b\n1,2\n",
-        ".gitignore": "/build/\ndist/\nresults/\ndata/raw/\n",
+        ".gitignore": "/build/\n/ro-crate-metadata.json\ndist/\nresults/\ndata/raw/\n",
         "run.sh": "#!/bin/sh\n",
     }
     for name, text in files.items():
@@ -83,6 +83,7 @@ def folder(tmp_path):
     git(folder, "init", "-q")
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "all")
+    (folder / "ro-crate-metadata.json").write_text("{}")
     return folder
 
 
@@ -146,6 +147,7 @@ def test_an_archive_has_head_the_pinned_wheels_a_note_and_checksums_of_all(folde
     files = {name.removeprefix("faro-1.2.3/"): text for name, text in archived(folder).items()}
     committed = subprocess.run(["git", "ls-files"], cwd=folder, capture_output=True, text=True)
     added = {"wheelhouse/small-1.0-py3-none-any.whl", "wheelhouse/PYTHON", "OFFLINE.md"}
+    added |= {"ro-crate-metadata.json"}
     lists = {BILL, LICENCES, "SHA256SUMS"}
     assert set(files) == {*committed.stdout.split(), *added, *lists}
     sums = dict(line.split("  ")[::-1] for line in files.pop("SHA256SUMS").decode().splitlines())
@@ -194,6 +196,10 @@ def new_file(folder):
     (folder / "new.py").write_text("")
 
 
+def without_crate(folder):
+    (folder / "ro-crate-metadata.json").unlink()
+
+
 def without_wheel(folder):
     for wheel in folder.glob("build/*/small-1.0-py3*"):
         wheel.unlink()
@@ -222,6 +228,7 @@ def traces_by_another_name(folder):
     [
         (change, "data/recorded.csv: not committed"),
         (new_file, "new.py: not committed"),
+        (without_crate, "ro-crate-metadata.json: no such file; `make metadata` writes it"),
         pytest.param(without_wheel, "small==1.0: no package for Python", marks=pytest.mark.slow),
         (a_wheel_of_another_hash, "small==1.0: no package for Python"),
         (a_need_that_is_not_pinned, "small-1.0-py3-none-any.whl: it needs large, which"),

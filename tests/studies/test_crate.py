@@ -1,6 +1,7 @@
 """The record of a run: a Workflow Run Crate that names what it was made from and by."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -128,10 +129,24 @@ def test_the_validator_has_an_environment_of_its_own():
 
 
 @pytest.mark.slow
-def test_the_validator_of_the_profile_accepts_the_crate(results):
+def test_the_validator_of_the_profile_accepts_the_crate_and_refuses_it_without_its_licence(
+    results, tmp_path
+):
     python = ROOT / "build" / "crate-venv" / "bin" / "python"
     if not python.exists():
-        pytest.skip("roc-validator is not installed: make crate")
-    command = [str(python), str(ROOT / "tests/support/validate_crate.py"), str(results)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        pytest.skip("roc-validator is not installed: make metadata")
+
+    def validated(folder) -> subprocess.CompletedProcess:
+        command = [str(python), str(ROOT / "tests/support/validate_crate.py"), str(folder)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+    done = validated(results)
     assert done.returncode == 0, done.stdout + done.stderr
+    without = shutil.copytree(results, tmp_path / "without")
+    text = json.loads((results / METADATA).read_text())
+    (root,) = (one for one in text["@graph"] if one["@id"] == "./")
+    del root["license"]
+    (without / METADATA).write_text(json.dumps(text))
+    done = validated(without)
+    assert done.returncode == 1
+    assert "license" in done.stdout

@@ -4,7 +4,7 @@
     python -m release.archive check ARCHIVE      # make release-check
     python -m release.archive check ARCHIVE --traces data/raw
 
-An archive has the code of HEAD with the recorded tables and the crate of the repository, a
+An archive has the code of HEAD with the recorded tables, the crate of the repository, a
 wheelhouse of the pinned packages for this Python with its bill of materials and licences, the site
 if it is built, a run with its report if there is one, OFFLINE.md and SHA256SUMS. It never has the
 published traces, which are not ours.
@@ -76,7 +76,7 @@ under `faro-10jobs` into `data/raw/`, or fetch them with `make data`. Then
     make claims-all
 
 checks all claims. Every target of make takes the packages of `.venv` from the wheelhouse. Targets
-with an environment of their own (`docs`, `crate`, `forecasters`, `release`) need a package index
+with an environment of their own (`docs`, `metadata`, `forecasters`, `release`) need a package index
 for it.
 
 | what | where |
@@ -113,6 +113,7 @@ def build(run: Path, site: Path, into: Path) -> Path:
     when = int(_git("log", "-1", "--format=%ct"))
     files: dict[str, Path | bytes] = {
         **dict(_committed()),
+        METADATA: _crate(),
         **{f"{WHEELHOUSE}/{path.name}": path for path in wheels},
         **_bills(wheels),
         **_of_site(site),
@@ -166,6 +167,14 @@ def _committed() -> Iterator[tuple[str, bytes]]:
         for member in tar.getmembers():
             if content := tar.extractfile(member):
                 yield member.name, content.read()
+
+
+def _crate() -> Path:
+    """The crate of the repository, which HEAD does not have."""
+    path = ROOT / METADATA
+    if not path.exists():
+        raise Refused(f"{METADATA}: no such file; `make metadata` writes it")
+    return path
 
 
 @cache

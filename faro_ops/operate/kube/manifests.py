@@ -3,10 +3,10 @@
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -20,6 +20,9 @@ from faro_ops.operate.kube.hpa_bounds import UNLED_S
 from faro_ops.operate.kube.lease import POD_NAME, POD_UID
 from faro_ops.operate.rayserve.deploy import configuration
 from faro_ops.operate.rayserve.spec import ServeSpec
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 METRICS_PORT = 9400
 DASHBOARD_PORT = 8265
@@ -67,6 +70,7 @@ CONSTANTS = {
     "unled_s": UNLED_S,
     "pod_name": POD_NAME,
     "pod_uid": POD_UID,
+    "journal": JOURNAL,
 }
 
 
@@ -214,66 +218,109 @@ def write(spec: ManifestSpec, folder: str | Path) -> list[Path]:
 
 def render(spec: ManifestSpec, template: str, **values: Any) -> str:
     """The manifest that a template in the folder TEMPLATES becomes with `spec` and `values`."""
+    return environment().get_template(template).render(values_of(spec), **values)
+
+
+def environment() -> "Environment":
+    """The Jinja environment of the templates.
+
+    Where a setting decides, a template calls `when` and `each`. Here they decide at once. The Helm
+    chart (charts/generate.py) replaces them, so that Helm decides.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    controller = f"{spec.name}-controller"
-    applications = configuration(spec.jobs, spec.served, spec.initial) if spec.served else []
-    return environment.get_template(template).render(
-        CONSTANTS,
-        spec=spec,
-        rayserve=spec.backend == "rayserve",
-        roles=roles(spec),
-        restore_roles=restore_roles(spec),
-        cluster_wide=preflight.rules(cluster_wide(spec), {}),
-        controller=controller,
-        labels={"app.kubernetes.io/name": controller, "app.kubernetes.io/part-of": "faro"},
-        arguments=arguments(spec),
-        applications=yaml.safe_dump(applications, sort_keys=False),
-        jobs_hash=hash_of(spec.jobs_text),
-        dashboard=DASHBOARD.read_text().rstrip(),
-        alerts=with_own_alert(yaml.safe_load(RULES.read_text()), spec.namespace, controller),
-        **values,
-    )
+    made.globals |= CONSTANTS | {"when": when, "each": each}
+    return made
 
 
-def roles(spec: ManifestSpec) -> dict[str, list[tuple[str, str, list, list]]]:
-    """Namespace -> the rules of the controller's Role there; see `preflight.rules`."""
-    if spec.backend == "rayserve":
-        own = preflight.FOR_RAY
-    elif spec.ceilings:
-        own = preflight.FOR_CEILINGS
-    else:
-        own = preflight.FOR_DEPLOYMENTS
-    permissions = {spec.namespace: preflight.ALWAYS + own}
-    for namespace in sorted(set(spec.namespaces) - {spec.namespace}):
-        permissions[namespace] = preflight.QUOTAS + own
-    names = preflight.names_of(spec.name, spec.deployments)
-    return {namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()}
+def when(condition: object, caller: Callable[[], str]) -> str:
+    """The text in a template's block `{% call when(condition) %}`, if the condition is true."""
+    return caller() if condition else ""
 
 
-def restore_roles(spec: ManifestSpec) -> dict[str, list[tuple[str, str, list, list]]]:
-    """Namespace -> the rules of the Role of `faro restore` there; see `preflight.rules`."""
-    others = sorted({*spec.namespaces, *spec.former_namespaces} - {spec.namespace})
-    permissions = {spec.namespace: preflight.LEASE_READER + preflight.FOR_RESTORE}
-    permissions |= dict.fromkeys(others, preflight.FOR_RESTORE)
-    names = {"leases": [spec.name]}
-    return {namespace: preflight.rules(needed, names) for namespace, needed in permissions.items()}
+def each(values: Iterable[str], caller: Callable[[str], str]) -> str:
+    """The text in a template's block `{% call(value) each(values) %}`, once for each value."""
+    return "".join(map(caller, values))
 
 
-def cluster_wide(spec: ManifestSpec) -> tuple[preflight.Permission, ...]:
-    """The permissions of the controller's ClusterRole."""
-    return preflight.NODES if spec.backend == "rayserve" else preflight.CLUSTER_WIDE
+def values_of(spec: ManifestSpec) -> dict[str, Any]:
+    """Variable of the templates -> its value."""
+    bounded = {*spec.namespaces, *spec.former_namespaces}
+    rayserve = spec.backend == "rayserve"
+    of_ray = {
+        "spec": spec,
+        "applications": yaml.safe_dump(
+            configuration(spec.jobs, spec.served, spec.initial) if spec.served else [],
+            sort_keys=False,
+        ),
+    }
+    return of_ray | {
+        **named_values(spec.name, spec.namespace, sorted(spec.deployments)),
+        "backend": spec.backend,
+        "rayserve": rayserve,
+        "on_deployments": not rayserve,
+        "sets_replicas": not rayserve and not spec.ceilings,
+        "ceilings": spec.ceilings,
+        "apply": spec.act,
+        "image": spec.image,
+        "policy": spec.policy,
+        "tick_s": f"{spec.tick_s:g}",
+        "options": spec.options,
+        "prometheus": spec.prometheus,
+        "jobs_text": spec.jobs_text,
+        "jobs_hash": hash_of(spec.jobs_text),
+        "kept_workers": spec.workers.count - 1,
+        "namespaces": sorted({*spec.namespaces} - {spec.namespace}),
+        "bounded_namespaces": sorted(bounded - {spec.namespace}),
+        "operator_namespace": spec.operator_namespace,
+        "monitoring_namespace": spec.monitoring_namespace,
+        "monitor_labels": "",  # a kustomize overlay adds what its Prometheus selects by
+        "dashboard": DASHBOARD.read_text().rstrip(),
+        "alerts": with_own_alert(RULES.read_text(), spec.name, spec.namespace),
+    }
 
 
-def with_own_alert(rules: dict[str, Any], namespace: str, controller: str) -> dict[str, Any]:
-    """The rules, and an alert if this controller exports nothing, even if it never has."""
+def named_values(name: str, namespace: str, deployments: Sequence[str]) -> dict[str, Any]:
+    """The variables of the templates that follow from names.
+
+    deployments : names of the Deployments, or of their HPAs; see `ManifestSpec.deployments`.
+    """
+    controller = f"{name}-controller"
+    names = preflight.names_of(name, deployments)
+    permissions = {
+        "always": preflight.ALWAYS,
+        "quotas": preflight.QUOTAS,
+        "nodes": preflight.NODES,
+        "pods": preflight.PODS,
+        "for_ray": preflight.FOR_RAY,
+        "for_deployments": preflight.FOR_DEPLOYMENTS,
+        "for_ceilings": preflight.FOR_CEILINGS,
+    }
+    # By its account, `faro restore` may patch HPAs of any name.
+    of_restore = {"lease_reader": preflight.LEASE_READER, "for_restore": preflight.FOR_RESTORE}
+    return {
+        "name": name,
+        "namespace": namespace,
+        "controller": controller,
+        "labels": {"app.kubernetes.io/name": controller, "app.kubernetes.io/part-of": "faro"},
+        **{key: preflight.rules(needed, names) for key, needed in permissions.items()},
+        **{key: preflight.rules(needed, {"leases": [name]}) for key, needed in of_restore.items()},
+    }
+
+
+def with_own_alert(rules: str, name: str, namespace: str) -> dict[str, Any]:
+    """The rules, and an alert if this controller exports nothing, even if it never has.
+
+    rules : the text of a file of alerting rules of Prometheus, in YAML.
+    """
+    controller = f"{name}-controller"
     ticks = f'faro_ticks_total{{namespace="{namespace}",job="{controller}"}}'
     alert = {
         "alert": "FaroControllerSilent",
@@ -282,7 +329,8 @@ def with_own_alert(rules: dict[str, Any], namespace: str, controller: str) -> di
         "labels": {"severity": "critical"},
         "annotations": {"summary": f"Controller {namespace}/{controller} exports no metrics."},
     }
-    return {"groups": [*rules["groups"], {"name": "faro-this-controller", "rules": [alert]}]}
+    own = {"name": "faro-this-controller", "rules": [alert]}
+    return {"groups": [*yaml.safe_load(rules)["groups"], own]}
 
 
 def hash_of(text: str) -> str:
@@ -292,29 +340,5 @@ def hash_of(text: str) -> str:
 
 def arguments(spec: ManifestSpec) -> list[str]:
     """The arguments of `faro` in the controller's container."""
-    options = {
-        "--backend": spec.backend,
-        "--jobs": "/etc/faro/jobs.yaml",
-        "--policy": spec.policy,
-        "--tick": f"{spec.tick_s:g}",
-        "--plan": f"{spec.namespace}/{spec.name}",
-        "--journal": JOURNAL,
-        "--metrics-address": "0.0.0.0",
-        "--metrics-port": str(METRICS_PORT),
-    }
-    if spec.backend == "rayserve":
-        head = f"http://{spec.name}-head-svc.{spec.namespace}.svc"
-        options |= {
-            "--address": f"{head}:{DASHBOARD_PORT}",
-            "--serve-address": f"{head}:{SERVING_PORT}",
-        }
-    if spec.prometheus:
-        # --history fits forecasts to counts that Prometheus has scraped from controllers.
-        options |= {"--prometheus": spec.prometheus, "--history": "prometheus"}
-    flags: list[str] = []
-    if spec.act:
-        flags.append("--apply")
-    if spec.ceilings:
-        flags += ["--act", "ceilings"]
-    words = [word for option in options.items() for word in option]
-    return ["run", "--wait", *flags, *spec.options, *words]
+    controller = next(yaml.safe_load_all(render(spec, "controller.yaml")))
+    return controller["spec"]["template"]["spec"]["containers"][0]["args"]

@@ -3,21 +3,17 @@
 With an override, people fix a job's replica count, set a factor on its forecast load, or freeze all
 jobs.
 
-If a FaroPlan is deleted, its orders stay in force, and the controller writes them into the FaroPlan
-that it creates again. Until then, it keeps them next to its journal, for the case that it ends.
+If a FaroPlan is deleted, its orders stay in force in each controller that has read them. One of
+these writes them into the FaroPlan that the leader creates again.
 """
 
-import json
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from faro_lib.files import atomic_write
 from faro_ops.errors import one_line
 from faro_ops.operate.kube.client import MERGE, Api, ApiError, found
 from faro_ops.operate.kube.status import API_VERSION, PLURAL
@@ -36,24 +32,16 @@ class PlanOverrides:
 
     restores : whether `read` writes the orders of a deleted FaroPlan into the one that a controller
         has created again.
-    kept : file in which the orders last read outlive this process; None: nowhere.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        namespace: str,
-        name: str,
-        restores: bool = False,
-        kept: str | Path | None = None,
-    ):
+    def __init__(self, api: Api, namespace: str, name: str, restores: bool = False):
         self._api = api
         self._place = f"{namespace}/{name}"
         self._path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
         self._restores = restores
-        self._kept = None if kept is None else Path(kept)
-        # Of the FaroPlan whose orders were last read, also by an earlier process: uid and rows.
-        self._uid, self._rows = _kept_in(self._kept)
+        # Of the FaroPlan whose orders were last read.
+        self._uid = ""
+        self._rows: list[Any] = []
 
     def get(self) -> dict[str, Any] | None:
         """The FaroPlan; None if it does not exist. Raises ApiError if it cannot be read."""
@@ -72,7 +60,7 @@ class PlanOverrides:
         uid = str(plan.get("metadata", {}).get("uid", ""))
         if rows is None and self._uid and uid != self._uid:
             rows = self._restored(plan)
-        self._keep(uid, rows or [])
+        self._uid, self._rows = uid, rows or []
         return orders_in(self._rows, of_plan_row)
 
     def _restored(self, plan: Mapping[str, Any]) -> list[Any]:
@@ -101,15 +89,6 @@ class PlanOverrides:
         version = plan.get("metadata", {}).get("resourceVersion")
         patch = {"metadata": {"resourceVersion": version}, "spec": {"overrides": rows}}
         self._api.send("PATCH", self._path, patch, kind=MERGE)
-
-    def _keep(self, uid: str, rows: list[Any]) -> None:
-        """Note the rows last read; a file that cannot be written does not matter now."""
-        if (uid, rows) == (self._uid, self._rows):
-            return
-        self._uid, self._rows = uid, rows
-        if self._kept is not None:
-            with suppress(OSError, ValueError), atomic_write(self._kept) as partial:
-                partial.write_text(json.dumps({"uid": uid, "rows": rows}) + "\n")
 
     def change(
         self, removes: Callable[[Order], bool] = lambda order: False, adds: Override | None = None
@@ -146,22 +125,6 @@ class PlanOverrides:
             problem = one_line(f"spec.overrides={rows!r} must be a list", 200)
             raise ValueError(f"FaroPlan {self._place!r}: {problem}")
         return rows
-
-
-def kept_path_of(journal: str | Path) -> Path:
-    """The file in which the orders of a FaroPlan outlive a controller, next to its journal."""
-    return Path(f"{journal}.plan-orders.json")
-
-
-def _kept_in(path: Path | None) -> tuple[str, list[Any]]:
-    """The uid and the rows in the file; ("", []) if there are none, or if it is damaged."""
-    if path is None:
-        return "", []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return str(content["uid"]), list(content["rows"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "", []
 
 
 def of_plan_row(row: Mapping[str, Any]) -> Override:

@@ -152,7 +152,7 @@ def may(
 
 def rules(
     permissions: Iterable[Permission], names: Mapping[str, Sequence[str]]
-) -> list[tuple[str, str, list, list]]:
+) -> list[tuple[str, str, list[str], Sequence[str]]]:
     """The rules of a Role that grants `permissions`: (API group, resource, verbs, object names).
 
     If `names` lists objects of a resource, verbs in NAMED apply only to them. A rule without names
@@ -161,25 +161,25 @@ def rules(
     >>> rules([("apps", "deployments/scale", ("list", "patch"))], {"deployments/scale": ["a"]})
     [('apps', 'deployments/scale', ['list'], []), ('apps', 'deployments/scale', ['patch'], ['a'])]
     """
-    granted: list[tuple[str, str, list, list]] = []
+    granted: list[tuple[str, str, list[str], Sequence[str]]] = []
     for group, resource, verbs in permissions:
         named = [verb for verb in verbs if verb in NAMED and resource in names]
         rest = [verb for verb in verbs if verb not in named]
         if rest:
             granted.append((group, resource, rest, []))
         if named:
-            granted.append((group, resource, named, list(names[resource])))
+            granted.append((group, resource, named, names[resource]))
     return granted
 
 
-def names_of(plan: str, deployments: Iterable[str] = ()) -> dict[str, list[str]]:
+def names_of(plan: str, deployments: Sequence[str] = ()) -> dict[str, Sequence[str]]:
     """Resource -> names of the objects to which the controller's Role is limited (see `rules`).
 
     deployments : names of the Deployments, or of their HPAs if the controller sets only the bounds
         of HPAs.
     """
     resources = ("leases", PLURAL, f"{PLURAL}/status", "rayservices")
-    scaled = dict.fromkeys(("deployments/scale", "horizontalpodautoscalers"), sorted(deployments))
+    scaled = dict.fromkeys(("deployments/scale", "horizontalpodautoscalers"), deployments)
     state = {"configmaps": [state_name(plan)]}
     return {resource: [plan] for resource in resources} | state | scaled
 
