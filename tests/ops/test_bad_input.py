@@ -136,7 +136,7 @@ def test_a_bad_table_of_jobs_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     name = "bad.csv" if "CSV" in request.node.callspec.id else "bad.yaml"
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert cli.main(["run", "--jobs", name, "--policy", "AIAD", "--journal", "run.jsonl"]) == 2
+    assert cli.main(["run", "--jobs", name, "--policy", "AIAD", "--journal", "run.journal"]) == 2
     assert_one_line(capsys.readouterr().err, told)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

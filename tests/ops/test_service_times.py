@@ -26,6 +26,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.cli.model import policy_of
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.deployments import template_revision
 from faro_ops.operate.limits.authority import ADVISE, FULL, Authority, WithAuthority
@@ -37,7 +38,6 @@ from faro_ops.operate.loop.service_times import SECTION, learned_of
 from faro_ops.operate.loop.surviving import RunTime, Surviving
 from faro_ops.operate.loop.tick import tick
 from faro_ops.operate.memory import journal as journals
-from faro_ops.operate.memory.journal import Journal
 from faro_ops.operate.memory.run_state import RunState, StateFile
 from faro_ops.operate.rayserve.applications import listing_of
 from faro_ops.operate.rayserve.spec import ServeSpec

@@ -26,7 +26,7 @@ from faro_ops.advise.sources.load_history import (
 from faro_ops.advise.sources.log_lengths import lengths_of, with_lengths
 from faro_ops.advise.sources.request_log import Report, RequestLog, read_request_log
 from faro_ops.jobs_table import read_unshared
-from faro_ops.operate.memory.journal import arrivals, with_same_jobs
+from faro_ops.journal.reading import arrivals, with_same_jobs
 from faro_ops.prometheus import read_prometheus
 
 # Such as latency_mean_s, latency_p99_s.

@@ -1,0 +1,53 @@
+"""A journal as JSON lines: what `faro export` prints, and how such a file is read as a journal.
+
+Each line is a record of `ticks`, and each tick has all its fields.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from faro_ops.journal.database import Row, in_memory
+from faro_ops.journal.ticks import HEADER, TICK, Header, Tick, acts, header_record, tick_record
+
+
+def lines_of(header: Header, tick: Tick, begins: bool) -> Iterator[str]:
+    """The lines of a tick, with its header before if it `begins` a part."""
+    if begins:
+        yield json.dumps(header_record(header))
+    yield json.dumps(tick_record(tick, None))
+
+
+@contextmanager
+def opened_lines(file: Path) -> Iterator[sqlite3.Connection]:
+    """A database in memory with the records in the lines of a file (`database.opened`).
+
+    ValueError if a line is not a record.
+    """
+    with closing(in_memory(_rows_of(file))) as connection:
+        yield connection
+
+
+def _rows_of(file: Path) -> Iterator[Row]:
+    part = n = 0
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for n, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                kind = record["kind"]
+                if kind == HEADER:
+                    part = n
+                    yield Row.of(record, n, part, 0, float(record["start_s"]), False)
+                elif kind == TICK and part:
+                    now_s, plan = float(record["observation"]["now_s"]), record["plan"]
+                    decided = plan.get("forecast_rps") is not None or acts(plan["reason"])
+                    yield Row.of(record, n, part, n, now_s, decided)
+                else:
+                    raise ValueError(f"kind={kind!r}")
+            except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+                problem = "not a line of a journal that `faro export` has written"
+                raise ValueError(f"{file}, line {n}: {problem}") from None
+    if not part:
+        raise ValueError(f"{file}: not a journal of `faro run`; it has no line")
