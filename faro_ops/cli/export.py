@@ -12,11 +12,11 @@ def export(
 
     All commands that read a journal read a file of these lines, too.
     """
-    from faro_ops.journal.lines import lines_of
+    from faro_ops.journal.lines import exported_lines
     from faro_ops.journal.reading import recorded
 
     header = None
     for of_part, tick in recorded(journal):
-        for line in lines_of(of_part, tick, begins=of_part is not header):
+        for line in exported_lines(of_part, tick, begins=of_part is not header):
             print(line)
         header = of_part

@@ -333,7 +333,8 @@ class DayFile:
             except BaseException:
                 self._connection.close()
                 raise
-        self.records, self.last_part = last or (0, 0)
+        numbers: tuple[int, int] = last or (0, 0)
+        self.records, self.last_part = numbers
 
     @classmethod
     def create(cls, folder: Path) -> Self:

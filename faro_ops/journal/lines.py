@@ -1,19 +1,25 @@
 """A journal as JSON lines: what `faro export` prints, and how such a file is read as a journal.
 
-Each line is a record of `ticks`, and each tick has all its fields.
+Each line is a record of `ticks`, and each tick has all its fields. An incomplete last
+line is left out.
 """
 
 import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
+from faro_lib.files import lines_of
 from faro_ops.journal.database import Row, in_memory
 from faro_ops.journal.ticks import HEADER, TICK, Header, Tick, acts, header_record, tick_record
 
+CHUNK_BYTES = 1 << 20
+MAX_LINE_BYTES = 64 << 20  # several times the record of a tick with 10,000 jobs
 
-def lines_of(header: Header, tick: Tick, begins: bool) -> Iterator[str]:
+
+def exported_lines(header: Header, tick: Tick, begins: bool) -> Iterator[str]:
     """The lines of a tick, with its header before if it `begins` a part."""
     if begins:
         yield json.dumps(header_record(header))
@@ -31,10 +37,13 @@ def opened_lines(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _rows_of(file: Path) -> Iterator[Row]:
-    part = n = 0
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for n, line in enumerate(lines, 1):
+    part = 0
+    with file.open("rb") as content:
+        chunks = iter(partial(content.read, CHUNK_BYTES), b"")
+        for n, line in enumerate(lines_of(chunks, MAX_LINE_BYTES), 1):
             try:
+                if len(line) > MAX_LINE_BYTES:
+                    raise ValueError(f"it is longer than {MAX_LINE_BYTES >> 20} MiB")
                 record = json.loads(line)
                 kind = record["kind"]
                 if kind == HEADER:

@@ -23,7 +23,7 @@ from faro_ops.advise.audit.records import records_from_journal
 from faro_ops.advise.sources.load_history import history_from_journal
 from faro_ops.cli import main
 from faro_ops.cli.controller import changes_since, clock_of
-from faro_ops.journal import database, pruning, writing
+from faro_ops.journal import database, lines, pruning, writing
 from faro_ops.journal.database import day_files
 from faro_ops.journal.reading import newest, parts, parts_at, read, recorded
 from faro_ops.journal.ticks import Header, Trouble
@@ -376,9 +376,9 @@ def test_a_guardrail_with_another_value_begins_a_part_and_is_named(path):
 
 def test_an_exported_journal_has_the_same_ticks_as_the_journal(several_days, tmp_path, capsys):
     assert main(["export", str(several_days)]) == 0
-    lines = tmp_path / "run.jsonl"
-    lines.write_text(capsys.readouterr().out)
-    (header, whole), (again, ticks) = read(several_days), read(lines)
+    file = tmp_path / "run.jsonl"
+    file.write_text(capsys.readouterr().out)
+    (header, whole), (again, ticks) = read(several_days), read(file)
     assert header == again
     assert times_s(ticks) == times_s(whole)
     for one, other in zip(ticks, whole, strict=True):
@@ -386,7 +386,7 @@ def test_an_exported_journal_has_the_same_ticks_as_the_journal(several_days, tmp
             one.step.observation.arrivals_per_min, other.step.observation.arrivals_per_min
         )
         assert one.step.plan.reason == other.step.plan.reason
-    assert exported(lines) == exported(several_days)
+    assert exported(file) == exported(several_days)
 
 
 @pytest.mark.parametrize(
@@ -404,6 +404,16 @@ def test_a_line_that_is_no_record_is_named_in_one_line(path, capsys, old, new, t
     message = capsys.readouterr().err
     assert told in message
     assert message.count("\n") == 1
+
+
+def test_a_line_that_is_too_long_for_a_record_is_named_in_one_line(path, monkeypatch):
+    write_ticks(path, last=3)
+    file = edited(path, "x", "x")
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1 << 20)
+    with file.open("ab") as content:
+        content.write(b"7" * (1 << 24) + b"\n")
+    with pytest.raises(ValueError, match="line 5: not a line of a journal"):
+        read(file)
 
 
 def replayed(path, capsys, *options):

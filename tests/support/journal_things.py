@@ -16,7 +16,7 @@ from faro_lib.control import GuardrailConfig
 from faro_lib.control.tick import Step
 from faro_lib.workload import Job
 from faro_ops.journal import database
-from faro_ops.journal.lines import lines_of
+from faro_ops.journal.lines import exported_lines
 from faro_ops.journal.reading import recorded
 from faro_ops.journal.ticks import Header
 from faro_ops.operate.limits.authority import Authority
@@ -29,7 +29,7 @@ def exported(path: Path) -> list[str]:
     """The lines of `faro export`."""
     lines, header = [], None
     for of_part, tick in recorded(path):
-        lines += lines_of(of_part, tick, begins=of_part is not header)
+        lines += exported_lines(of_part, tick, begins=of_part is not header)
         header = of_part
     return lines
 
