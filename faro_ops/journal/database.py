@@ -188,8 +188,12 @@ def opened(file: Path) -> Iterator[sqlite3.Connection]:
     """A connection with the sound rows of a file, in the table `record`.
 
     If anything in the file is damaged, one line says so, and the rows that can be read are in
-    memory. OSError if the disk fails, FileNotFoundError if the file has been removed.
+    memory. A file that was deleted meanwhile, to make room, has no rows. OSError if the disk fails.
     """
+    if not file.exists():
+        with closing(in_memory(())) as connection:
+            yield connection
+        return
     with disk_errors(file):
         connection = _read_only(file)
         with closing(connection):
@@ -207,8 +211,6 @@ def opened(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _read_only(file: Path) -> sqlite3.Connection:
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: {NO_JOURNAL}")
     connection = connect(file, "mode=ro")
     try:
         connection.execute("BEGIN")  # all that follows sees the same rows
@@ -259,11 +261,19 @@ def is_sound(file: Path) -> bool:
 
 
 def saved_rows(file: Path) -> list[Row]:
-    """The rows that can still be used, from the bytes of a file and of its write-ahead log.
+    """The rows of a damaged file that can still be used.
 
-    They are those whose checksums are right, and that have their header and keyframe.
+    They are those whose checksums are right, and that have their header and keyframe. They come
+    from the bytes of the file and of its write-ahead log. A row that is longer than a page does not
+    lie there in one piece; SQL reads it up to the damage, from both sides.
     """
     rows = {row.n: row for one in (file, beside(file)[0]) for row in rows_in(one)}
+    for order in ("n", "n DESC"):
+        with suppress(sqlite3.Error, UnicodeError), closing(_read_only(file)) as connection:
+            for (body,) in connection.execute(f"SELECT body FROM record ORDER BY {order}"):
+                row = Row.in_bytes(body) if isinstance(body, bytes) else None
+                if row is not None:
+                    rows[row.n] = row
     usable = [
         row
         for row in rows.values()

@@ -73,8 +73,10 @@ def newest(path: str | Path, count: int = 1) -> tuple[Header, list[Tick]]:
     for file in reversed(files_of(path)):
         with _opened(file) as day:
             found = _newest_in(day, file, count - len(ticks))
-        if found is None or (header is not None and found[0].header != header):
+        if found is None:
             continue
+        if header is not None and found[0].header != header:
+            break
         first, earlier = found
         header = first.header
         ticks = earlier + ticks
@@ -121,7 +123,7 @@ def parts_at(path: str | Path, at_s: float) -> list[tuple[Header, list[Tick]]]:
         if found is not None:
             break
     header, last = newest(path)
-    ticks = [first, *([found] if found else []), (header, last[-1])]
+    ticks = [first, *([found] if found else []), *((header, tick) for tick in last[-1:])]
     return [(of, [tick]) for of, tick in ticks]
 
 

@@ -245,6 +245,14 @@ def test_commands_read_a_journal_while_its_run_writes_it(path):
             assert times_s(read(path)[1]) == ALL_S[: n + 1]
 
 
+def test_a_day_that_is_deleted_while_a_command_reads_is_left_out(several_days):
+    ticks = recorded(several_days)
+    next(ticks)
+    database.remove(day_files(several_days)[1])
+    left = [tick.step.observation.now_s for _, tick in ticks]
+    assert left == ALL_S[1:15] + ALL_S[30:]
+
+
 @pytest.mark.parametrize("content", ["minute,job,requests\n0,a,5\n", ""])
 def test_the_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path, content):
     path = tmp_path / "requests.csv"

@@ -199,6 +199,18 @@ def test_a_damaged_row_with_the_columns_of_another_is_noticed(path):
     assert times_s(path) == before
 
 
+def test_a_record_that_is_longer_than_a_page_is_read_up_to_the_damage_from_both_sides(tmp_path):
+    file = tmp_path / "000001-2026-12-02.db"
+    rows = [database.Row(1, 1, 0, 0.0, False, b"{}")]
+    rows += [database.Row(n, 1, n, float(n), False, os.urandom(100_000)) for n in range(2, 30)]
+    database.write_file(file, rows)
+    content = file.read_bytes()
+    damage(file, content.index(rows[15].record[:40]) + 10)
+    with database.opened(file) as day:
+        left = {n for (n,) in day.execute("SELECT n FROM record")}
+    assert left == {row.n for row in rows} - {16}
+
+
 # --- kills ----------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ class JournalOverrides:
 def _row(text: str | None) -> Any:
     """The row of an order; of a damaged one, a text that says so."""
     if text is None:
-        return "an order that is damaged on the disk"
+        return "a row that is damaged on the disk"
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

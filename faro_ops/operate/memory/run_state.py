@@ -149,12 +149,12 @@ class JournalState:
             texts = self._texts.read()
         except ValueError as error:
             raise Unusable(str(error)) from None
-        if not texts:
-            return None
-        newest = texts[-1].body
-        if newest is None:
+        sound = [text.body for text in texts if text.body is not None]
+        if sound:
+            return RunState.from_json(sound[-1])
+        if texts:
             raise Unusable("is damaged on the disk; delete it to start without it")
-        return RunState.from_json(newest)
+        return None
 
     def write(self, state: RunState) -> None:
         with self._texts.changing() as (texts, removed, added):
