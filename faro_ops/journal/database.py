@@ -52,7 +52,7 @@ DISK = {
 }
 
 
-class Row(NamedTuple):
+class RecordRow(NamedTuple):
     """A record and the columns by which SQL finds it.
 
     n : its number in its file: 1, 2, ...
@@ -170,7 +170,7 @@ def disk_errors(file: Path) -> Iterator[None]:
         raise OSError(code, os.strerror(code), str(file)) from None
 
 
-def connect(file: Path, options: str = "mode=rw") -> sqlite3.Connection:
+def connection_to(file: Path, options: str = "mode=rw") -> sqlite3.Connection:
     return sqlite3.connect(
         f"{file.absolute().as_uri()}?{options}",
         timeout=WAIT_S,
@@ -197,7 +197,7 @@ def opened(file: Path) -> Iterator[sqlite3.Connection]:
     with disk_errors(file):
         connection = _read_only(file)
         with closing(connection):
-            problem = problem_of(connection)
+            problem = damage_in(connection)
             if not problem:
                 yield connection
                 return
@@ -211,15 +211,15 @@ def opened(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _read_only(file: Path) -> sqlite3.Connection:
-    connection = connect(file, "mode=ro")
+    connection = connection_to(file, "mode=ro")
     try:
         connection.execute("BEGIN")  # all that follows sees the same rows
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:  # `problem_of` meets other errors again, and says what is wrong
+    except sqlite3.Error as error:  # `damage_in` meets other errors again, and says what is wrong
         if _code_of(error) == sqlite3.SQLITE_CANTOPEN and not beside(file)[0].exists():
             # In a folder that cannot be written, nobody writes the file, so it needs no locks.
             connection.close()
-            return connect(file, "immutable=1")
+            return connection_to(file, "immutable=1")
     return connection
 
 
@@ -228,7 +228,7 @@ def _code_of(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def problem_of(connection: sqlite3.Connection) -> str:
+def damage_in(connection: sqlite3.Connection) -> str:
     """What is wrong with an open file, as one line; "" if nothing is.
 
     Compares every row with its checksum and its columns.
@@ -242,7 +242,7 @@ def problem_of(connection: sqlite3.Connection) -> str:
             return " ".join(str(problem).split())[:100]
         rows = connection.execute(f"SELECT {COLUMNS} FROM record ORDER BY n")
         for number, (*columns, body) in enumerate(rows, 1):
-            row = Row.in_bytes(body) if isinstance(body, bytes) else None
+            row = RecordRow.in_bytes(body) if isinstance(body, bytes) else None
             if row is None or list(row[:5]) != columns or row.n != number:
                 return f"record {number}: its checksum is wrong"
     except sqlite3.Error as error:
@@ -257,10 +257,10 @@ def problem_of(connection: sqlite3.Connection) -> str:
 def is_sound(file: Path) -> bool:
     """Whether nothing in a file is damaged; it is not changed."""
     with disk_errors(file), closing(_read_only(file)) as connection:
-        return not problem_of(connection)
+        return not damage_in(connection)
 
 
-def saved_rows(file: Path) -> list[Row]:
+def saved_rows(file: Path) -> list[RecordRow]:
     """The rows of a damaged file that can still be used.
 
     They are those whose checksums are right, and that have their header and keyframe. They come
@@ -271,7 +271,7 @@ def saved_rows(file: Path) -> list[Row]:
     for order in ("n", "n DESC"):
         with suppress(sqlite3.Error, UnicodeError), closing(_read_only(file)) as connection:
             for (body,) in connection.execute(f"SELECT body FROM record ORDER BY {order}"):
-                row = Row.in_bytes(body) if isinstance(body, bytes) else None
+                row = RecordRow.in_bytes(body) if isinstance(body, bytes) else None
                 if row is not None:
                     rows[row.n] = row
     usable = [
@@ -283,16 +283,16 @@ def saved_rows(file: Path) -> list[Row]:
     return sorted(usable)
 
 
-def rows_in(file: Path) -> list[Row]:
+def rows_in(file: Path) -> list[RecordRow]:
     """The rows with right checksums in the bytes of a file, or of a write-ahead log; [] without."""
     with suppress(FileNotFoundError):
         content = file.read_bytes()
-        found = (Row.in_bytes(content, mark.start()) for mark in MARK.finditer(content))
+        found = (RecordRow.in_bytes(content, mark.start()) for mark in MARK.finditer(content))
         return [row for row in found if row is not None]
     return []
 
 
-def in_memory(rows: Iterable[Row]) -> sqlite3.Connection:
+def in_memory(rows: Iterable[RecordRow]) -> sqlite3.Connection:
     """A database in memory with the given rows."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.execute(TABLE)
@@ -300,7 +300,7 @@ def in_memory(rows: Iterable[Row]) -> sqlite3.Connection:
     return connection
 
 
-def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+def insert(connection: sqlite3.Connection, rows: Iterable[RecordRow]) -> None:
     connection.executemany(
         f"INSERT INTO record ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
         [(*row[:5], row.body) for row in rows],
@@ -328,7 +328,7 @@ class DayFile:
         """Open a sound file. ValueError if the volume has no locks, OSError if it is read-only."""
         self.path = file
         with disk_errors(file):
-            self._connection = connect(file)
+            self._connection = connection_to(file)
             try:
                 self._connection.execute("PRAGMA synchronous = FULL")
                 self._connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -354,7 +354,7 @@ class DayFile:
         write_file(file, ())
         return cls(file)
 
-    def append(self, rows: Iterable[Row]) -> None:
+    def append(self, rows: Iterable[RecordRow]) -> None:
         """Write all rows, or none: OSError if the disk is full, sqlite3.Error if it is damaged."""
         rows = list(rows)
         with disk_errors(self.path):
@@ -384,13 +384,13 @@ class DayFile:
         self._connection.close()
 
 
-def write_file(file: Path, rows: Iterable[Row]) -> None:
+def write_file(file: Path, rows: Iterable[RecordRow]) -> None:
     """Write a file with the given rows, which appears complete or not at all; OSError if not."""
     partial = file.with_name(f".{file.name}")
     remove(partial)
     partial.touch(0o600)
     try:
-        with disk_errors(file), closing(connect(partial)) as connection:
+        with disk_errors(file), closing(connection_to(partial)) as connection:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute("PRAGMA synchronous = FULL")
@@ -422,7 +422,7 @@ def settle(file: Path) -> bool:
     """
     status = file.stat()
     try:
-        with closing(connect(file)) as connection:
+        with closing(connection_to(file)) as connection:
             connection.execute("PRAGMA busy_timeout = 0")
             (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
     except sqlite3.Error:

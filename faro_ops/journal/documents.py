@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from faro_ops.journal.database import connect, disk_errors, remove
+from faro_ops.journal.database import connection_to, disk_errors, remove
 
 FILE = "run.db"
 TABLE = "CREATE TABLE text (n INTEGER PRIMARY KEY, kind TEXT, body TEXT, checksum INTEGER)"
@@ -77,7 +77,7 @@ class Texts:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
-            with disk_errors(self.path), closing(connect(self.path)) as connection:
+            with disk_errors(self.path), closing(connection_to(self.path)) as connection:
                 yield connection
         except sqlite3.Error as error:
             problem = " ".join(str(error).split())[:100]
@@ -98,7 +98,7 @@ def _create(file: Path) -> None:
     os.close(number)
     partial = Path(name)
     try:
-        with disk_errors(file), closing(connect(partial)) as connection:
+        with disk_errors(file), closing(connection_to(partial)) as connection:
             connection.execute(TABLE)
             connection.execute("PRAGMA journal_mode = WAL")
         with suppress(FileExistsError):  # another writer was faster

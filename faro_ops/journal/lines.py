@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from faro_lib.files import lines_of
-from faro_ops.journal.database import Row, in_memory
+from faro_ops.journal.database import RecordRow, in_memory
 from faro_ops.journal.ticks import HEADER, TICK, Header, Tick, acts, header_record, tick_record
 
 CHUNK_BYTES = 1 << 20
@@ -36,7 +36,7 @@ def opened_lines(file: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _rows_of(file: Path) -> Iterator[Row]:
+def _rows_of(file: Path) -> Iterator[RecordRow]:
     part = 0
     with file.open("rb") as content:
         chunks = iter(partial(content.read, CHUNK_BYTES), b"")
@@ -48,11 +48,11 @@ def _rows_of(file: Path) -> Iterator[Row]:
                 kind = record["kind"]
                 if kind == HEADER:
                     part = n
-                    yield Row.of(record, n, part, 0, float(record["start_s"]), False)
+                    yield RecordRow.of(record, n, part, 0, float(record["start_s"]), False)
                 elif kind == TICK and part:
                     now_s, plan = float(record["observation"]["now_s"]), record["plan"]
                     decided = plan.get("forecast_rps") is not None or acts(plan["reason"])
-                    yield Row.of(record, n, part, n, now_s, decided)
+                    yield RecordRow.of(record, n, part, n, now_s, decided)
                 else:
                     raise ValueError(f"kind={kind!r}")
             except (KeyError, TypeError, ValueError, AttributeError, RecursionError):

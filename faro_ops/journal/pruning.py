@@ -23,8 +23,8 @@ from typing import Any
 
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.journal.database import (
-    Row,
-    connect,
+    RecordRow,
+    connection_to,
     day_files,
     is_sound,
     remove,
@@ -32,14 +32,14 @@ from faro_ops.journal.database import (
     size_of,
     write_file,
 )
-from faro_ops.journal.reading import Event, events_of, rows_of
+from faro_ops.journal.reading import JournalEvent, events_of, records_in
 from faro_ops.journal.ticks import Header, Tick, decided, header_record, tick_record
 from faro_ops.protocol import live_plan
 
 DAY_S = 86_400.0
 # (seconds since a file was written, seconds between the ticks that it then keeps)
 LEVELS = ((DAY_S, MINUTE_S), (3 * DAY_S, 5 * MINUTE_S))
-MAX_BYTES = 264 << 20  # of all files
+MAX_BYTES = 280 << 20  # of all files
 DIGITS = 5  # significant digits of the numbers in a thinned tick
 ONLY_FOR_REPLAYS = ("arrivals_now", "free_cores", "placed", "revision")
 # The deciles score the forecast of the next minute, which five minutes later is not known.
@@ -78,23 +78,23 @@ def thin(file: Path, every_s: float) -> None:
     ValueError, OSError or sqlite3.Error, and nothing is changed, if that is not possible.
     """
     status = file.stat()
-    with closing(connect(file, "mode=ro")) as day:
-        first = next((one.tick for one in events_of(rows_of(day), file) if one.tick), None)
+    with closing(connection_to(file, "mode=ro")) as day:
+        first = next((one.tick for one in events_of(records_in(day), file) if one.tick), None)
         if first is None or every_s <= (first.every_s or 0.0):
             return
-        events = kept_events(events_of(rows_of(day), file), every_s)
+        events = kept_events(events_of(records_in(day), file), every_s)
         write_file(file, thinned_rows(events, every_s))
     os.utime(file, (status.st_atime, status.st_mtime))
 
 
-def kept_events(events: Iterable[Event], every_s: float) -> Iterator[Event]:
+def kept_events(events: Iterable[JournalEvent], every_s: float) -> Iterator[JournalEvent]:
     """The headers, and of the ticks in `every_s` seconds the first with a plan, else the first.
 
     A tick at which a level of authority has changed is kept, too.
     """
     levels: list[float] | None = None  # at the tick before; None: it belongs to another part
 
-    def interval_of(event: Event) -> float:
+    def interval_of(event: JournalEvent) -> float:
         return -1.0 if event.tick is None else event.tick.step.observation.now_s // every_s
 
     for interval, group in groupby(events, interval_of):
@@ -119,7 +119,7 @@ def _levels(tick: Tick) -> list[float]:
     return [] if authority is None else authority[:, 0].tolist()
 
 
-def thinned_rows(events: Iterable[Event], every_s: float) -> Iterator[Row]:
+def thinned_rows(events: Iterable[JournalEvent], every_s: float) -> Iterator[RecordRow]:
     """The rows of a thinned file."""
     left_out = set(ONLY_FOR_REPLAYS)
     if every_s > MINUTE_S:
@@ -135,14 +135,14 @@ def thinned_rows(events: Iterable[Event], every_s: float) -> Iterator[Row]:
         # That a run has resumed matters only for replays.
         whole = tick_record(replace(tick, every_s=every_s, replayed_ticks=None), None)
         now_s, plan = tick.step.observation.now_s, tick.step.plan
-        yield Row.of(shortened(whole, left_out), n, part, n, now_s, decided(plan))
+        yield RecordRow.of(shortened(whole, left_out), n, part, n, now_s, decided(plan))
 
 
-def header_rows(header: Header, n: int, continues: bool) -> Iterator[Row]:
+def header_rows(header: Header, n: int, continues: bool) -> Iterator[RecordRow]:
     """The rows n and n + 1 of a header: twice, because without it no tick can be read."""
     record = header_record(header) | {"continues": continues}
     for copy in (n, n + 1):
-        yield Row.of(record, copy, n, 0, header.start_s, False)
+        yield RecordRow.of(record, copy, n, 0, header.start_s, False)
 
 
 def shortened(record: dict[str, Any], left_out: Collection[str]) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from faro_lib.control.tick import Step
-from faro_ops.journal.database import NO_JOURNAL, Row, day_files, opened
+from faro_ops.journal.database import NO_JOURNAL, RecordRow, day_files, opened
 from faro_ops.journal.lines import opened_lines
 from faro_ops.journal.ticks import INVALID, Header, Tick, header_of, tick_of
 
 
-class Event(NamedTuple):
+class JournalEvent(NamedTuple):
     """A record of a journal: a tick, or the header of a part or of a file that continues it."""
 
     header: Header
@@ -158,21 +158,21 @@ def _opened(file: Path) -> AbstractContextManager[sqlite3.Connection]:
     return opened(file) if file.suffix == ".db" else opened_lines(file)
 
 
-def _events(files: Iterable[Path]) -> Iterator[Event]:
+def _events(files: Iterable[Path]) -> Iterator[JournalEvent]:
     """All ticks, and a header where a part begins."""
     header: Header | None = None
     for file in files:
         with _opened(file) as day:
-            for event in events_of(rows_of(day), file):
+            for event in events_of(records_in(day), file):
                 if event.tick is None:
                     if event.continues and event.header == header:
                         continue
                     header = event.header
                 if header is not None:
-                    yield Event(header, event.tick)
+                    yield JournalEvent(header, event.tick)
 
 
-def events_of(rows: Iterable[Row], file: Path) -> Iterator[Event]:
+def events_of(rows: Iterable[RecordRow], file: Path) -> Iterator[JournalEvent]:
     """The headers and ticks in rows of a file, in their order.
 
     They must include the header and the keyframe of each tick. ValueError if another version of
@@ -185,7 +185,7 @@ def events_of(rows: Iterable[Row], file: Path) -> Iterator[Event]:
             if row.part != part:  # else it is its second copy
                 record = row.content()
                 header, part, key = header_of(record, str(file)), row.part, None
-                yield Event(header, continues=bool(record.get("continues")))
+                yield JournalEvent(header, continues=bool(record.get("continues")))
             continue
         assert header is not None
         try:
@@ -196,13 +196,15 @@ def events_of(rows: Iterable[Row], file: Path) -> Iterator[Event]:
             raise ValueError(f"{file}, record {row.n}: not a tick ({problem})") from None
         if row.keyframe == row.n:
             key, keyframe = tick.step, row.n
-        yield Event(header, tick)
+        yield JournalEvent(header, tick)
 
 
-def rows_of(day: sqlite3.Connection, condition: str = "TRUE", *values: float) -> Iterator[Row]:
+def records_in(
+    day: sqlite3.Connection, condition: str = "TRUE", *values: float
+) -> Iterator[RecordRow]:
     """The rows of an open file that fulfil an SQL condition."""
     for (body,) in day.execute(f"SELECT body FROM record WHERE {condition} ORDER BY n", values):
-        row = Row.in_bytes(body)
+        row = RecordRow.in_bytes(body)
         assert row is not None  # as `database.opened` has checked
         yield row
 
@@ -217,11 +219,13 @@ def _last_part(day: sqlite3.Connection) -> int:
     return 0
 
 
-def _header_in(day: sqlite3.Connection, file: Path, part: int) -> Event | None:
-    return next(events_of(rows_of(day, "part = ? AND keyframe = 0", part), file), None)
+def _header_in(day: sqlite3.Connection, file: Path, part: int) -> JournalEvent | None:
+    return next(events_of(records_in(day, "part = ? AND keyframe = 0", part), file), None)
 
 
-def _newest_in(day: sqlite3.Connection, file: Path, count: int) -> tuple[Event, list[Tick]] | None:
+def _newest_in(
+    day: sqlite3.Connection, file: Path, count: int
+) -> tuple[JournalEvent, list[Tick]] | None:
     """The last part in a file: its header, and at least its newest `count` ticks."""
     part = _last_part(day)
     begin = _header_in(day, file, part)
@@ -230,7 +234,7 @@ def _newest_in(day: sqlite3.Connection, file: Path, count: int) -> tuple[Event, 
     keyframes = "SELECT keyframe FROM record WHERE part = ? AND keyframe > 0 ORDER BY n DESC"
     found = day.execute(f"{keyframes} LIMIT 1 OFFSET ?", (part, max(0, count - 1))).fetchone()
     start = found[0] if found else part
-    rows = rows_of(day, "part = ? AND (keyframe = 0 OR n >= ?)", part, start)
+    rows = records_in(day, "part = ? AND (keyframe = 0 OR n >= ?)", part, start)
     return begin, [event.tick for event in events_of(rows, file) if event.tick is not None]
 
 
@@ -243,7 +247,7 @@ def _tick_where(
     if found is None:
         return None
     part, keyframe, n = found
-    rows = rows_of(day, "n IN (?, ?) OR (part = ? AND keyframe = 0)", keyframe, n, part)
+    rows = records_in(day, "n IN (?, ?) OR (part = ? AND keyframe = 0)", keyframe, n, part)
     *_, (header, tick, _) = events_of(rows, file)
     assert tick is not None
     return header, tick

@@ -18,7 +18,7 @@ from faro_ops.journal import documents, pruning
 from faro_ops.journal.database import (
     LOG,
     DayFile,
-    Row,
+    RecordRow,
     beside,
     day_files,
     is_sound,
@@ -152,7 +152,7 @@ class Journal:
             self._tidy()
         day, part, key = self._day, self._part, self._key
         number = day.records + 1
-        rows: list[Row] = []
+        rows: list[RecordRow] = []
         if not part:
             continues = self._begun is None or self._begun[2] is not None
             part, key = number, None
@@ -167,7 +167,7 @@ class Journal:
             assert key is not None
             record = tick_record(one, None if key[0] == number else key[1])
             now_s = one.step.observation.now_s
-            rows.append(Row.of(record, number, part, key[0], now_s, decided(one.step.plan)))
+            rows.append(RecordRow.of(record, number, part, key[0], now_s, decided(one.step.plan)))
         day.append(rows)
         self.header, self.ticks, self._part, self._key = header, ticks, part, key
         self._begun = None

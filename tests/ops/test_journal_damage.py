@@ -201,8 +201,10 @@ def test_a_damaged_row_with_the_columns_of_another_is_noticed(path):
 
 def test_a_record_that_is_longer_than_a_page_is_read_up_to_the_damage_from_both_sides(tmp_path):
     file = tmp_path / "000001-2026-12-02.db"
-    rows = [database.Row(1, 1, 0, 0.0, False, b"{}")]
-    rows += [database.Row(n, 1, n, float(n), False, os.urandom(100_000)) for n in range(2, 30)]
+    rows = [database.RecordRow(1, 1, 0, 0.0, False, b"{}")]
+    rows += [
+        database.RecordRow(n, 1, n, float(n), False, os.urandom(100_000)) for n in range(2, 30)
+    ]
     database.write_file(file, rows)
     content = file.read_bytes()
     damage(file, content.index(rows[15].record[:40]) + 10)
@@ -322,7 +324,7 @@ def test_sqlite_reports_a_full_disk_as_the_system_does(tmp_path):
     (file,) = day_files(path)
     day = DayFile(file)
     day._connection.execute("PRAGMA max_page_count = 1")
-    large = database.Row(day.records + 1, 1, day.records + 1, 0.0, False, bytes(200_000))
+    large = database.RecordRow(day.records + 1, 1, day.records + 1, 0.0, False, bytes(200_000))
     with pytest.raises(OSError, match="No space left") as raised:
         day.append([large])
     assert raised.value.errno == errno.ENOSPC
@@ -357,8 +359,10 @@ def test_a_volume_without_shared_memory_is_refused_in_one_line(path, monkeypatch
     Its VFS "unix-dotfile" is for volumes of this kind.
     """
     (file,) = day_files(path)
-    connect = database.connect
-    monkeypatch.setattr(database, "connect", lambda one, _="": connect(one, "vfs=unix-dotfile"))
+    connect = database.connection_to
+    monkeypatch.setattr(
+        database, "connection_to", lambda one, _="": connect(one, "vfs=unix-dotfile")
+    )
     with closing(connect(file)) as day:
         day.execute("PRAGMA journal_mode = DELETE")
     with pytest.raises(ValueError, match="cannot share memory") as refused:

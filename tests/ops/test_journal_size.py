@@ -222,10 +222,16 @@ def test_trust_needs_less_than_500_mib_for_two_weeks_of_200_jobs(tmp_path):
     assert float(done.stderr.split()[-1]) < 500
 
 
-def test_trust_shows_the_same_before_and_after_thinning(tmp_path, capsys):
+def test_trust_shows_the_same_before_and_after_thinning(tmp_path, monkeypatch, capsys):
     path = tmp_path / "j"
-    write(path, 3, 31)
-    (file,) = day_files(path)
+    *earlier, last = steps(3, 31)
+    with Journal(path) as journal:
+        journal.begin(header_of(3))
+        for step in earlier:
+            journal.tick(step, None)
+        monkeypatch.setattr(database, "FILE_BYTES", 1)
+        journal.tick(last, None)
+    file, _ = day_files(path)
     assert main(["trust", str(path), "--json"]) == 0
     before = capsys.readouterr().out
     pruning.thin(file, 300.0)

@@ -123,7 +123,7 @@ class TestADamagedFile:
 def test_a_kill_at_any_byte_of_an_order_leaves_all_orders_or_all_but_this_one(store, tmp_path):
     write_rows(store, OF_A)
     before = store.path.read_bytes()
-    reader = database.connect(store.path)  # keeps the write-ahead log
+    reader = database.connection_to(store.path)  # keeps the write-ahead log
     reader.execute("SELECT count(*) FROM text").fetchone()
     store.change(adds=Override("b", "me", NOW_S, replicas=3))
     log = database.beside(store.path)[0]
