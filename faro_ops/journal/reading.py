@@ -20,6 +20,10 @@ from faro_ops.journal.lines import opened_lines
 from faro_ops.journal.ticks import INVALID, Header, Tick, header_of, tick_of
 
 
+class NothingLeft(ValueError):
+    """All of a journal is damaged."""
+
+
 class JournalEvent(NamedTuple):
     """A record of a journal: a tick, or the header of a part or of a file that continues it."""
 
@@ -49,7 +53,7 @@ def parts(path: str | Path, since_s: float = 0.0) -> list[tuple[Header, list[Tic
             found.pop()
         found.append((header, []))
     if not found:
-        raise ValueError(f"{path}: no header of the journal can be read")
+        raise NothingLeft(f"{path}: no header of the journal can be read")
     return found if len(found) < 2 or found[-1][1] else found[:-1]
 
 
@@ -83,7 +87,7 @@ def newest(path: str | Path, count: int = 1) -> tuple[Header, list[Tick]]:
         if len(ticks) >= count or (ticks and not first.continues):
             break
     if header is None:
-        raise ValueError(f"{path}: no header of the journal can be read")
+        raise NothingLeft(f"{path}: no header of the journal can be read")
     return header, ticks
 
 

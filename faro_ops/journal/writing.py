@@ -25,7 +25,7 @@ from faro_ops.journal.database import (
     make_room,
     rows_in,
 )
-from faro_ops.journal.reading import newest
+from faro_ops.journal.reading import NothingLeft, newest
 from faro_ops.journal.ticks import Header, Tick, Trouble, decided, needs_keyframe, tick_record
 
 LOCK = "lock"  # name of the file that the writer locks
@@ -73,9 +73,7 @@ class Journal:
         try:
             self.header, ticks = newest(self.path, REPLAYED_TICKS)
             self.ticks = ticks[-REPLAYED_TICKS:]
-        except ValueError as error:
-            if not str(error).endswith("can be read"):
-                raise
+        except NothingLeft as error:
             LOG.warning("%s; a new part begins", error)
         file = day_files(self.path)[-1]
         in_log = rows_in(beside(file)[0])
@@ -83,9 +81,10 @@ class Journal:
             return
         self._day = DayFile(file)
         self._part = self._day.last_part
-        lost = sum(row.n > self._day.records for row in in_log)
+        lost = len({row.n for row in in_log if row.n > self._day.records})
         if lost:
-            LOG.warning("%s: its write-ahead log is damaged; %d records are lost", file, lost)
+            problem = "its write-ahead log ends in an incomplete write, or is damaged"
+            LOG.warning("%s: %s; records lost: %d", file, problem, lost)
 
     def begin(self, header: Header, replayed_ticks: int | None = None) -> None:
         """Begin a part with `header` at the next tick.

@@ -243,6 +243,25 @@ def test_a_kill_at_any_byte_of_a_write_loses_at_most_the_last_tick(tmp_path):
             assert left in (written[:complete], written[: complete + 1]), length
 
 
+def test_damage_in_the_write_ahead_log_costs_at_most_its_minute_and_is_named(tmp_path, caplog):
+    """SQLite ends the log at the first damaged byte, without a word."""
+    path, copy = tmp_path / "j", tmp_path / "killed"
+    copy.mkdir()
+    with Journal(path) as journal:
+        journal.begin(header_of(JOBS))
+        written = list(steps(JOBS, 3))
+        for step in written:
+            journal.tick(step, None)
+        (file,) = day_files(path)
+        log = beside(file)[0]
+        for one in (file, log):
+            shutil.copy(one, copy)
+    damage(copy / log.name, 2000)
+    with Journal(copy) as journal:
+        assert len(journal.ticks) == 12
+    assert any(message.endswith("records lost: 6") for message in caplog.messages)
+
+
 WRITES = """
 import sys
 from journal_things import header_of, steps
