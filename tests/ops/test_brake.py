@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -345,18 +344,6 @@ def test_a_journal_with_the_brake_replays_bitwise(tmp_path):
     for recorded, again in pairs:
         assert recorded.target.tolist() == again.target.tolist()
         assert recorded.plan.reason == again.plan.reason
-
-
-def test_a_journal_from_before_the_brake_replays_without_it(tmp_path):
-    cluster, path = Carries([10, 10]), tmp_path / "journal"
-    run(cluster, Wish([1, 7]), JOBS, 95.0, journal=path)
-    first, *rest = path.read_text().splitlines()
-    record = json.loads(first)
-    del record["guardrails"]["max_scale_down"]
-    path.write_text("\n".join([json.dumps(record), *rest, ""]))
-    header, ticks = reading.read(path)
-    for recorded, again in resume.replay(Wish([1, 7]), header, ticks):
-        assert recorded.target.tolist() == again.target.tolist() == [1, 7]
 
 
 def test_a_minute_without_ticks_forgets_what_was_removed_before():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from api_world import ApiServer, Run
 from deployment_world import World as DeploymentWorld
+from journal_things import count_ticks
 from observations import observed
 
 from faro_lib import forecast
@@ -126,7 +127,7 @@ def test_faro_run_learns_unless_it_is_told_not_to(options, tmp_path, monkeypatch
     path = tmp_path / "j"
 
     def a_tick():
-        run.until(lambda: path.exists() and b'{"kind": "tick"' in path.read_bytes(), what="a tick")
+        run.until(lambda: count_ticks(path), what="a tick")
 
     assert run.go(a_tick, "--capacity", "8", *options, policy="Faro-Sum") == 0
     _, ticks = reading.read(path)
