@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -200,7 +201,7 @@ def test_without_apply_the_controller_prints_plans_and_changes_nothing(
         assert told
         assert all(not one["applied"] and one["plan"]["a"]["replicas"] == 4 for one in told)
         assert ray.scaled == []
-        (tmp_path / "j").unlink()
+        shutil.rmtree(tmp_path / "j")
         assert (
             cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *where, *options, "--apply"])
             == 0
