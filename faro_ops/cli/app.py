@@ -10,6 +10,7 @@ from faro_ops.cli.arena import arena
 from faro_ops.cli.audit import audit
 from faro_ops.cli.deploy import deploy
 from faro_ops.cli.explain import explain
+from faro_ops.cli.export import export
 from faro_ops.cli.freeze import freeze, thaw
 from faro_ops.cli.gpus import gpus
 from faro_ops.cli.manifests import manifests
@@ -42,6 +43,7 @@ COMMANDS = (
     replay,
     shadow,
     trust,
+    export,
     restore,
     freeze,
     thaw,

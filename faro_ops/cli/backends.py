@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from faro_ops.cli.shared import SayHandler, say
 from faro_ops.operate.loop.startup import once
-from faro_ops.operate.memory.run_state import StateFile, Store
+from faro_ops.operate.memory.run_state import JournalState, Store
 
 if TYPE_CHECKING:
     from faro_lib.policies import Policy
@@ -69,7 +69,7 @@ def state_store(home: NamespacedName | None, journal: str | None) -> Store | Non
         from faro_ops.operate.kube.plan_state import PlanState
 
         return PlanState(home.connect(retries=1), home.namespace, home.name)
-    return StateFile(journal) if journal else None
+    return JournalState(journal) if journal else None
 
 
 def overrides_of(
@@ -77,15 +77,15 @@ def overrides_of(
 ) -> Callable[[], Orders]:
     """A function that reads operators' orders; those of a place that cannot be read stay as known.
 
-    They are in the file next to `journal` and in the FaroPlan `home`.
+    They are in the `journal` and in the FaroPlan `home`.
 
     ensure : runs the checks that the API server answers, once or until they pass.
     restores : whether the orders of a deleted FaroPlan are written into the next one.
     """
-    from faro_ops.operate.memory.override_store import OverridesFile, path_of
+    from faro_ops.operate.memory.override_store import JournalOverrides
     from faro_ops.operate.memory.overrides import LastKnown, Orders
 
-    of_journal = LastKnown(OverridesFile(path_of(journal)).read) if journal else Orders
+    of_journal = LastKnown(JournalOverrides(journal).read) if journal else Orders
     if home is None:
         return of_journal
     from faro_ops.operate.kube.plan_overrides import PlanOverrides

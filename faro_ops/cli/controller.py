@@ -31,6 +31,7 @@ from faro_ops.cli.shared import say
 from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.files import check_writable
 from faro_ops.jobs_table import read_served, read_unshared
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.limits.authority import WithAuthority
 from faro_ops.operate.limits.bounds import AsBounds, predicting
 from faro_ops.operate.limits.brake import MinimaReport
@@ -43,7 +44,6 @@ from faro_ops.operate.loop.service_report import ServiceTimesReport
 from faro_ops.operate.loop.settings_change import Rejected, SettingsChange, reason_of
 from faro_ops.operate.loop.startup import Check, Ensure, once, until_passed
 from faro_ops.operate.loop.surviving import Surviving
-from faro_ops.operate.memory.journal import Journal
 from faro_ops.operate.memory.overrides import Settings, Watched
 
 if TYPE_CHECKING:
@@ -602,7 +602,7 @@ def changes_since(
         lines.append(f"the clock was set back: {moved}, and the journal begins a new part")
     for one in fields(GuardrailConfig):
         before, after = getattr(header.guardrails, one.name), getattr(guardrails, one.name)
-        if before != after and one.name not in ("fixed", *header.absent):
+        if before != after and one.name != "fixed":
             lines.append(f"guardrail {one.name}: {before} -> {after}")
     if header.jobs != settings.jobs or header.guardrails.fixed != settings.fixed_jobs:
         recorded = replace(settings, jobs=header.jobs, fixed=())

@@ -13,7 +13,7 @@ import typer
 from faro_ops.cli.shared import milliseconds, number, option, text_table
 
 if TYPE_CHECKING:
-    from faro_ops.operate.memory.journal import Header, Tick
+    from faro_ops.journal.ticks import Header, Tick
 
 
 def explain(
@@ -28,20 +28,15 @@ def explain(
     as_json: Annotated[bool, option("Print one JSON object per job.", "--json")] = False,
 ) -> None:
     """Explain a past decision of `faro run`, job by job."""
-    from faro_ops.operate.export.explanation import (
-        decided,
-        decision_at,
-        explained,
-        placements_explained,
-    )
+    from faro_ops.journal.reading import last_decision, newest, parts_at
+    from faro_ops.journal.ticks import decided, plain
+    from faro_ops.operate.export.explanation import decision_at, explained, placements_explained
     from faro_ops.operate.loop.job_states import FINE
-    from faro_ops.operate.memory.journal import newest_part, parts_at, read
-    from faro_ops.operate.memory.records import plain
 
     if at is None:
-        header, tick = decision_at([newest_part(journal, decided)], None, journal)
+        header, tick = decision_at([last_decision(journal)], None, journal)
     else:
-        at_s = _seconds(at, *read(journal))
+        at_s = _seconds(at, *newest(journal))
         header, tick = decision_at(parts_at(journal, at_s), at_s, journal)
     rows = explained(header, tick)
     if as_json:
@@ -49,7 +44,7 @@ def explain(
             print(json.dumps({key: plain(value) for key, value in row.items()}))
         return
     print(_summary(header, tick))
-    if at is None and not decided(tick):
+    if at is None and not decided(tick.step.plan):
         print(
             "no plan has been made yet since the start or the last change; "
             "a first plan takes about two minutes"

@@ -13,7 +13,7 @@ from faro_ops.cli.shared import option, text_table
 
 if TYPE_CHECKING:
     from faro_lib.control import Step
-    from faro_ops.operate.memory.journal import Header
+    from faro_ops.journal.ticks import Header
 
 
 def replay(
@@ -54,11 +54,12 @@ def _decisions(
 ) -> Iterator[tuple[Header, Step, Step]]:
     """Yield for every recorded tick: the journal's header, the recorded step, that of `policy`."""
     from faro_ops.cli.model import Source, at_time_of_day, context_of, policy_of
+    from faro_ops.journal.reading import parts
     from faro_ops.operate.limits.pacing import paced
-    from faro_ops.operate.memory import journal as journals
+    from faro_ops.operate.memory import resume
     from faro_ops.operate.memory.overrides import Settings
 
-    for header, ticks in journals.parts(journal):
+    for header, ticks in parts(journal):
         if not ticks:
             continue
         capacity = max(one.step.observation.capacity for one in ticks)
@@ -69,7 +70,7 @@ def _decisions(
             made = paced(made, header.tick_s)
         if header.origin_s is not None:
             made = at_time_of_day(made, header.origin_s)
-        for was, now in journals.replay(made, header, ticks):
+        for was, now in resume.replay(made, header, ticks):
             yield header, was, now
 
 

@@ -39,7 +39,7 @@ def run(
         bool, option("Change a service only as far as it has earned (faro trust).", "--earn")
     ] = False,
     journal: Annotated[
-        str | None, option("File that records every tick; a run resumes from it.")
+        str | None, option("Folder that records every tick; a run resumes from it.")
     ] = None,
     tick: Annotated[
         float | None, option("Seconds between ticks.", default="the policy's own")

@@ -83,7 +83,7 @@ def operator() -> str:
 
 
 def store_of(command: str, journal: str | None, plan: str | None) -> OverrideStore:
-    """Where the orders of a run are kept: next to its journal, or in its FaroPlan.
+    """Where the orders of a run are kept: in its journal, or in its FaroPlan.
 
     Raises ValueError unless exactly one is given, and FileNotFoundError if there is no such
     journal.
@@ -91,12 +91,12 @@ def store_of(command: str, journal: str | None, plan: str | None) -> OverrideSto
     if (journal is None) == (plan is None):
         raise ValueError(f"{command} needs one of --journal and --plan")
     if plan is None:
-        from faro_ops.operate.memory.override_store import OverridesFile, path_of
+        from faro_ops.journal.database import NO_JOURNAL
+        from faro_ops.operate.memory.override_store import JournalOverrides
 
         if not Path(str(journal)).exists():
-            problem = "no such file; expected a journal of `faro run`"
-            raise FileNotFoundError(f"{journal}: {problem}")
-        return OverridesFile(path_of(str(journal)))
+            raise FileNotFoundError(f"{journal}: {NO_JOURNAL}")
+        return JournalOverrides(str(journal))
     from faro_ops.operate.kube.operate import NamespacedName
     from faro_ops.operate.kube.plan_overrides import PlanOverrides
 
@@ -158,10 +158,10 @@ class _Run:
 
 
 def _run_of_journal(journal: str) -> _Run:
-    from faro_ops.operate.memory.journal import read
+    from faro_ops.journal.reading import newest
     from faro_ops.protocol import live_observation
 
-    header, ticks = read(journal)
+    header, ticks = newest(journal)
     names = [job.name for job in header.jobs]
     if not ticks:
         return _Run(journal, dict.fromkeys(names))

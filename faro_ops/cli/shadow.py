@@ -16,8 +16,8 @@ def shadow(
 ) -> None:
     """Score the forecasts, predicted latencies and plans of a dry run."""
     from faro_ops.advise.audit.shadow import plan_scores
-    from faro_ops.operate.memory.journal import with_same_jobs
-    from faro_ops.operate.memory.records import plain
+    from faro_ops.journal.reading import with_same_jobs
+    from faro_ops.journal.ticks import plain
 
     header, recorded = with_same_jobs(journal)
     ticks = list(recorded)

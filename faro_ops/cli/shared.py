@@ -131,7 +131,7 @@ class SayHandler(logging.Handler):
     """A logging handler that passes records to `say`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        source = "journal" if record.name.startswith("faro_ops.operate.memory") else "kubernetes"
+        source = "journal" if record.name.startswith("faro_ops.journal") else "kubernetes"
         say(self.format(record), source if record.levelno >= logging.WARNING else "")
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from faro_lib.control import Step
     from faro_lib.workload import Job
+    from faro_ops.journal.ticks import Header, Tick
     from faro_ops.operate.limits.authority import Authority
-    from faro_ops.operate.memory.journal import Header, Tick
 
 
 def trust(
@@ -26,12 +26,12 @@ def trust(
     """Show how much Faro may change each service, and why."""
     import numpy as np
 
+    from faro_ops.journal.reading import newest
+    from faro_ops.journal.ticks import plain
     from faro_ops.operate.limits.authority import ALPHA, LEVELS
-    from faro_ops.operate.memory.journal import read
-    from faro_ops.operate.memory.records import plain
     from faro_ops.protocol import live_plan
 
-    header, ticks = read(journal)
+    header, ticks = newest(journal)
     earned = history_of_authority(journal)
     if earned is None:
         raise ValueError(f"{journal}: no authority is recorded; start `faro run` with --earn")
@@ -75,8 +75,8 @@ def history_of_authority(journal: str) -> tuple[float, np.ndarray, Authority] | 
     """
     import numpy as np
 
+    from faro_ops.journal.reading import recorded
     from faro_ops.operate.limits.authority import Authority
-    from faro_ops.operate.memory.journal import recorded
     from faro_ops.protocol import live_plan
 
     of_part: Header | None = None
@@ -128,8 +128,8 @@ def recorded_authority(
     """
     import numpy as np
 
+    from faro_ops.journal.writing import REPLAYED_TICKS
     from faro_ops.operate.limits.authority import Authority
-    from faro_ops.operate.memory.journal import REPLAYED_TICKS
     from faro_ops.protocol import live_plan
 
     none = Authority.none(len(jobs))

@@ -130,8 +130,8 @@ def _live(
             continue
         if cold_start_s is None:
             cold_start_s = _cold_start_s(one, how, endpoint.ray, report)
-        journal = journals / f"journal-{name}-{trial}.jsonl"
-        journal.unlink(missing_ok=True)
+        journal = journals / f"{name}-{trial}.journal"
+        shutil.rmtree(journal, ignore_errors=True)
         lose = trial == lost_worker_trial
         run, columns, recovery = run_live(
             one, policies[name], seed, how, endpoint, journal, BURST * max_rps, lose

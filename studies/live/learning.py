@@ -178,7 +178,7 @@ def trial(
     for policy, (environment, on) in product(policies, environments.items()):
         one = slice_of(policy, minutes, scale)
         remembers = Remembers(faro(policy, one), [])
-        run, columns = on(one, remembers, seed, folder / f"{number}-{policy}.jsonl")
+        run, columns = on(one, remembers, seed, folder / f"{number}-{policy}.journal")
         requests, missed = missed_later(run)
         report(f"trial {number}, {environment}, {policy}: {missed:.1%} missed")
         key = {"trial": number, "environment": environment}

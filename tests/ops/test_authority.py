@@ -22,6 +22,8 @@ from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import load_workload
 from faro_ops import cli
 from faro_ops.cli.trust import announcing, recorded_authority
+from faro_ops.journal.reading import read
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.limits.authority import (
     ADVISE,
     ALPHA,
@@ -43,7 +45,7 @@ from faro_ops.operate.limits.authority import (
 from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
 from faro_ops.operate.loop import loop
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory.journal import Journal, read
+from faro_ops.operate.memory.resume import resume_run
 from faro_ops.protocol import AUTHORITY, LivePlan
 
 MINUTES_24_DAYS = 24 * 1440
@@ -523,7 +525,7 @@ def test_the_authority_is_in_the_journal_and_a_run_that_resumes_continues_with_i
     traces, context, tmp_path
 ):
     day = busy(traces)
-    path = tmp_path / "run.jsonl"
+    path = tmp_path / "run.journal"
     whole = WithAuthority.of(tuned(context), Authority.none(3))
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     loop.run(cluster, whole, day.jobs, 1500.0, journal=path)
@@ -532,7 +534,7 @@ def test_the_authority_is_in_the_journal_and_a_run_that_resumes_continues_with_i
     assert last[:, 0].max() > ADVISE
     again = WithAuthority.of(tuned(context), recorded_authority(header, ticks, day.jobs))
     with Journal(path) as journal:
-        past = journal.resume(again, journal.header)
+        past = resume_run(journal, again, journal.header)
     np.testing.assert_allclose(past.memory.state.authority.to_array(), last)
 
 
@@ -540,7 +542,7 @@ def test_faro_trust_shows_the_level_of_each_service_and_its_evidence(
     traces, context, tmp_path, capsys
 ):
     day = busy(traces)
-    path = tmp_path / "run.jsonl"
+    path = tmp_path / "run.journal"
     earning = WithAuthority.of(tuned(context), Authority.none(3))
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     said = announcing(day.jobs)
@@ -570,7 +572,7 @@ def test_a_job_that_is_added_starts_without_authority_and_the_others_keep_theirs
     traces, context, tmp_path
 ):
     day = busy(traces)
-    path = tmp_path / "run.jsonl"
+    path = tmp_path / "run.journal"
     earning = WithAuthority.of(tuned(context), Authority.none(3, ONE))
     cluster = SimulatedCluster(day, draw(day, 24), 14, np.array([4, 4, 4]))
     loop.run(cluster, earning, day.jobs, 120.0, journal=path)

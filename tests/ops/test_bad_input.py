@@ -80,7 +80,7 @@ WORDS = {
     "recommend": [
         ("", "give one of --workload FILE, --prometheus URL and --journal FILE"),
         (
-            "--workload my.csv --journal run.jsonl",
+            "--workload my.csv --journal run.journal",
             "give one of --workload FILE, --prometheus URL and --jour",
         ),
         ("--capacity 1000000000", "'--capacity': Input should be less than or equal to 1000000"),
@@ -183,20 +183,20 @@ WORDS = {
             "policy='FairShare' makes no pred",
         ),
     ],
-    "explain run.jsonl": [
+    "explain run.journal": [
         ("--at -1", "at=-1 is before the first decision, at 10 s"),
         ("--at noon", "must be seconds or a clock time such as 19:05"),
         ("--at 19:05", "has no clock times"),
         ("--at nan", "at=nan"),
     ],
     "set": [
-        ("x --replicas 2 --journal run.jsonl", "job='x' is not in"),
-        ("a --journal run.jsonl", "needs one of --replicas"),
-        ("a --replicas 2 --freeze --journal run.jsonl", "needs one of"),
-        ("a --load 0 --journal run.jsonl", "load=0.0"),
-        ("a --load 2 --until 25:00 --journal run.jsonl", "time='25:00' must read HH:MM"),
+        ("x --replicas 2 --journal run.journal", "job='x' is not in"),
+        ("a --journal run.journal", "needs one of --replicas"),
+        ("a --replicas 2 --freeze --journal run.journal", "needs one of"),
+        ("a --load 0 --journal run.journal", "load=0.0"),
+        ("a --load 2 --until 25:00 --journal run.journal", "time='25:00' must read HH:MM"),
         (
-            "a --load 2 --from 2030-01-02 --until 2030-01-01 --journal run.jsonl",
+            "a --load 2 --from 2030-01-02 --until 2030-01-01 --journal run.journal",
             "ends before it begins",
         ),
         ("a --replicas 2", "needs one of --journal and --plan"),
@@ -207,9 +207,9 @@ WORDS = {
         ("--journal j --plan n/p", "needs one of --journal and --plan"),
         ("--journal typo", "typo: no such file; expected a journal of `faro run`"),
     ],
-    "replay": [("run.jsonl --policy Fairshare", "FairShare")],
-    "shadow": [("run.jsonl", "minutes of plans; a score needs at least 120")],
-    "trust": [("run.jsonl", "no authority is recorded; start `faro run` with --earn")],
+    "replay": [("run.journal --policy Fairshare", "FairShare")],
+    "shadow": [("run.journal", "minutes of plans; a score needs at least 120")],
+    "trust": [("run.journal", "no authority is recorded; start `faro run` with --earn")],
     "arena run HPA": [
         ("--scenario steady", "scenario='steady' is unknown; did you mean 'steady-v1'?"),
         ("--hidden-seed -1", "hidden-seed"),
@@ -541,13 +541,22 @@ CASES = [
 @pytest.fixture(scope="module")
 def given(tmp_path_factory) -> dict[str, bytes]:
     """The files that every command finds: GIVEN, and the journal of a run of two jobs."""
-    path = tmp_path_factory.mktemp("journal") / "run.jsonl"
+    path = tmp_path_factory.mktemp("journal") / "run.journal"
     run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=path)
-    return {name: text.encode() for name, text in GIVEN.items()} | {path.name: path.read_bytes()}
+    return {name: text.encode() for name, text in GIVEN.items()} | contents(path.parent)
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The files in a folder and below it, by their paths in it.
+
+    Without an index of a write-ahead log and an empty log: a reader of SQLite leaves them.
+    """
+    files = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith(".db-shm")
+    }
+    return {name: of for name, of in files.items() if of or not name.endswith(".db-wal")}
 
 
 @pytest.mark.parametrize(
@@ -563,6 +572,7 @@ def test_bad_input_is_one_line_and_changes_no_file(
         for name, content in files.items()
     }
     for name, content in (given | bad).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
 
     assert cli.main(shlex.split(command)) == 2

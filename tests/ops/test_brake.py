@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from faro_lib.control.limits import Wanted
 from faro_lib.protocol import BOUNDS, CAPACITY, HOLD, PLANNED, RATE_LIMIT, reasons
 from faro_lib.workload import Job, arrays_of
 from faro_ops.cli import run as run_command
+from faro_ops.journal import reading
 from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR
 from faro_ops.operate.limits.brake import (
     Falls,
@@ -29,7 +29,7 @@ from faro_ops.operate.limits.brake import (
 from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory import journal
+from faro_ops.operate.memory import resume
 from faro_ops.protocol import LivePlan
 
 BRAKE = GuardrailConfig(max_scale_down=0.2)
@@ -243,7 +243,7 @@ def test_an_order_that_needs_the_replicas_of_others_waits_for_them():
 def test_a_dry_run_counts_no_removals_of_the_autoscaler_that_acts():
     loop = Loop(Wish([1, 8]), [8, 8])
     loop.tick()
-    loop.memory = journal.next_memory(loop.memory, apply=False, error=None)
+    loop.memory = resume.next_memory(loop.memory, apply=False, error=None)
     loop.target = np.array([8, 5])
     assert loop.tick() == [6, 8]
 
@@ -337,25 +337,13 @@ def test_a_journal_with_the_brake_replays_bitwise(tmp_path):
     cluster, path = Carries([10, 10]), tmp_path / "journal"
     for until_s in (95.0, 205.0):
         run(cluster, Wish([1, 7]), JOBS, until_s, guardrails=BRAKE, journal=path)
-    header, ticks = journal.read(path)
+    header, ticks = reading.read(path)
     assert header.guardrails.max_scale_down == 0.2
-    pairs = list(journal.replay(Wish([1, 7]), header, ticks))
+    pairs = list(resume.replay(Wish([1, 7]), header, ticks))
     assert len(pairs) == 20
     for recorded, again in pairs:
         assert recorded.target.tolist() == again.target.tolist()
         assert recorded.plan.reason == again.plan.reason
-
-
-def test_a_journal_from_before_the_brake_replays_without_it(tmp_path):
-    cluster, path = Carries([10, 10]), tmp_path / "journal"
-    run(cluster, Wish([1, 7]), JOBS, 95.0, journal=path)
-    first, *rest = path.read_text().splitlines()
-    record = json.loads(first)
-    del record["guardrails"]["max_scale_down"]
-    path.write_text("\n".join([json.dumps(record), *rest, ""]))
-    header, ticks = journal.read(path)
-    for recorded, again in journal.replay(Wish([1, 7]), header, ticks):
-        assert recorded.target.tolist() == again.target.tolist() == [1, 7]
 
 
 def test_a_minute_without_ticks_forgets_what_was_removed_before():

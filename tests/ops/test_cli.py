@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -114,17 +115,17 @@ def test_a_past_decision_is_explained_from_the_journal(tmp_path, capsys):
 def test_a_clock_time_names_the_last_decision_before_it(tmp_path, capsys):
     from datetime import datetime
 
-    from journal_things import edit
+    from journal_things import edited
     from live_things import JOBS, Still, Wanting
 
     from faro_ops.operate.loop.loop import run
 
     run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=90.0)
     ten = int(datetime(2026, 11, 27, 10, 0).timestamp())
-    edit(tmp_path / "j", '"origin_s": null', f'"origin_s": {ten}')
-    assert cli.main(["explain", str(tmp_path / "j"), "--at", "10:00:35"]) == 0
+    path = str(edited(tmp_path / "j", '"origin_s": null', f'"origin_s": {ten}'))
+    assert cli.main(["explain", path, "--at", "10:00:35"]) == 0
     assert "Wanting at 30 s (2026-11-27 10:00:30)" in capsys.readouterr().out
-    assert cli.main(["explain", str(tmp_path / "j"), "--at", "10:02"]) == 2
+    assert cli.main(["explain", path, "--at", "10:02"]) == 2
     assert "before the first decision" in capsys.readouterr().err, "10:02 of the day before"
 
 
@@ -145,7 +146,7 @@ def test_without_apply_the_controller_prints_plans_and_changes_nothing(
         assert told
         assert all(not one["applied"] and one["plan"]["a"]["replicas"] == 4 for one in told)
         assert ray.scaled == []
-        (tmp_path / "j").unlink()
+        shutil.rmtree(tmp_path / "j")
         assert (
             cli.main(["run", "--jobs", str(tmp_path / "jobs.yaml"), *where, *options, "--apply"])
             == 0

@@ -11,11 +11,12 @@ from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_ops.http import HttpClient
+from faro_ops.journal import reading, writing
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.loop.scaling import NotScaled
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory import journal
+from faro_ops.operate.memory import resume
 from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster
 from faro_ops.operate.rayserve.spec import serve_specs
 
@@ -169,15 +170,15 @@ def test_a_contest_is_remembered_over_a_restart(tmp_path):
     cluster.now_s = 90.0
     told_by(cluster, until_s=150.0, journal=tmp_path / "j")
     assert {request[0] for request in cluster.requests} == {1}
-    header, ticks = journal.read(tmp_path / "j")
+    header, ticks = reading.read(tmp_path / "j")
     assert all(
         old.target.tolist() == new.target.tolist()
-        for old, new in journal.replay(Wanting([3, 2]), header, ticks)
+        for old, new in resume.replay(Wanting([3, 2]), header, ticks)
     )
 
 
 def test_a_contest_is_remembered_if_it_began_before_the_replayed_ticks(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "REPLAYED_TICKS", 3)
+    monkeypatch.setattr(writing, "REPLAYED_TICKS", 3)
     told_by(Contested(), journal=tmp_path / "j")
     cluster = Contested()
     cluster.now_s = 90.0
@@ -211,7 +212,7 @@ def test_a_job_whose_requests_always_fail_does_not_hide_that_another_job_is_cont
     assert [step.plan.reason[0] for step in steps].count(CONTESTED) > 3
     assert all(step.plan.reason[1] != CONTESTED for step in steps)
     assert {reason for reason, _ in told} == {"apply", CONTESTED}
-    header, ticks = journal.read(tmp_path / "j")
+    header, ticks = reading.read(tmp_path / "j")
     assert {one.failed for one in ticks} == {(1,)}
-    replayed = journal.replay(Wanting([3, 2]), header, ticks)
+    replayed = resume.replay(Wanting([3, 2]), header, ticks)
     assert all(old.plan.reason == new.plan.reason for old, new in replayed)

@@ -10,20 +10,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from journal_things import edit
 from live_things import JOBS, Still, Wanting
 from observations import observed
 from waiting import PATIENCE_S
 
 from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
-from faro_ops import cli
 from faro_ops.cli.controller import stopped_by_signals
+from faro_ops.journal import reading, writing
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import CLOCK, run
 from faro_ops.operate.loop.tick import Deadline, tick
-from faro_ops.operate.memory import journal
 from faro_ops.operate.rayserve.recent import RecentSeconds
 from faro_ops.operate.rayserve.statistics import JobStatistics, StatsAggregator, empty_row
 
@@ -65,29 +63,29 @@ def test_a_second_controller_with_the_same_journal_is_refused(tmp_path):
     with pytest.raises(ValueError, match="another controller writes this journal"):
         run(Still(), Wanting([1, 1]), JOBS, **options)
     with pytest.raises(ValueError, match="another controller writes this journal"):
-        journal.Journal(tmp_path / "j")
+        writing.Journal(tmp_path / "j")
     ended.set()
     thread.join(PATIENCE_S)
     run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=25.0)
-    assert [one.step.observation.now_s for one in journal.read(tmp_path / "j")[1]] == [10.0, 20.0]
+    assert [one.step.observation.now_s for one in reading.read(tmp_path / "j")[1]] == [10.0, 20.0]
 
 
 def test_a_journal_in_which_no_run_has_begun_leaves_no_file(tmp_path):
-    with journal.Journal(tmp_path / "j"):
+    with writing.Journal(tmp_path / "j"):
         assert (tmp_path / "j").exists()
     assert not (tmp_path / "j").exists()
 
 
 def test_an_open_journal_is_read_once_however_often_a_run_continues_it(tmp_path, monkeypatch):
     reads = []
-    read = journal._parts
-    monkeypatch.setattr(journal, "_parts", lambda *of: reads.append(of) or read(*of))
+    read = writing.newest
+    monkeypatch.setattr(writing, "newest", lambda *of: reads.append(of) or read(*of))
     run(Still(), Wanting([1, 1]), JOBS, journal=tmp_path / "j", until_s=25.0)
-    with journal.Journal(tmp_path / "j") as opened:
+    with writing.Journal(tmp_path / "j") as opened:
         for until_s in (45.0, 65.0):
             run(Still(until_s - 20), Wanting([1, 1]), JOBS, journal=opened, until_s=until_s)
     assert len(reads) == 1, "and not at all where there was no journal"
-    ticks_s = [one.step.observation.now_s for one in journal.read(tmp_path / "j")[1]]
+    ticks_s = [one.step.observation.now_s for one in reading.read(tmp_path / "j")[1]]
     assert ticks_s == [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
 
 
@@ -169,39 +167,6 @@ def test_requests_after_a_jump_of_the_wall_clock_are_counted(wall, jump_s):
     assert recent.arrivals_per_min(2)[0, 1] == 60
 
 
-DAMAGED = [
-    '{"kind": "tick"}',
-    '{"kind": "tick", "observation": 1, "plan": 2, "target": 3, "decision_s": 4, "error": 5}',
-    '{"kind": "resume"}',
-    "[]",
-    "\x00\xff",
-]
-
-
-@pytest.mark.parametrize("line", DAMAGED)
-def test_a_damaged_line_is_skipped_and_named_in_one_line(tmp_path, capsys, caplog, line):
-    path = tmp_path / "j"
-    run(Still(), Wanting([1, 1]), JOBS, journal=path, until_s=15.0)
-    path.write_text(path.read_text() + line + "\n")
-    assert cli.main(["explain", str(path)]) == 0
-    assert "at 10 s" in capsys.readouterr().out
-    (message,) = caplog.messages
-    assert message.startswith(f"{path}: 1 damaged line (line 4: ")
-    assert "\n" not in message
-    assert len(message) < 300
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [('"target": [1, 1]', '"target": [1]'), ('"minute": 1', '"minute": "x"')]
-)
-def test_a_tick_that_does_not_fit_the_jobs_of_the_header_is_damaged(tmp_path, caplog, old, new):
-    path = tmp_path / "j"
-    run(Still(), Wanting([1, 1]), JOBS, journal=path, until_s=15.0)
-    edit(path, old, new)
-    assert journal.read(path)[1] == []
-    assert "line 3: a damaged tick" in caplog.text
-
-
 @dataclass
 class PlansOnce(Wanting):
     """Plans at its first tick, and holds afterwards."""
@@ -222,7 +187,7 @@ def test_an_override_at_every_tick_does_not_hide_the_last_plan(tmp_path):
             return state, replace(plan, reason=(plan.reason[0], OVERRIDE))
 
     run(Still(), Frozen(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
-    assert decision_at([journal.read(tmp_path / "j")])[1].step.observation.now_s == 10.0
+    assert decision_at([reading.read(tmp_path / "j")])[1].step.observation.now_s == 10.0
 
 
 def test_a_plan_that_changes_nothing_is_a_decision(tmp_path):
@@ -234,14 +199,14 @@ def test_a_plan_that_changes_nothing_is_a_decision(tmp_path):
             )
 
     run(Still(), Forecasts(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
-    assert decision_at([journal.read(tmp_path / "j")])[1].step.observation.now_s == 30.0
+    assert decision_at([reading.read(tmp_path / "j")])[1].step.observation.now_s == 30.0
 
 
 def test_explain_shows_the_last_decision_that_is_not_a_hold_and_refuses_times_after_the_end(
     tmp_path,
 ):
     run(Still(), PlansOnce(), JOBS, journal=tmp_path / "j", apply=False, until_s=45.0)
-    header, ticks = journal.read(tmp_path / "j")
+    header, ticks = reading.read(tmp_path / "j")
     assert decision_at([(header, ticks)])[1].step.observation.now_s == 10.0
     assert decision_at([(header, ticks)], 45.0)[1].step.observation.now_s == 40.0
     with pytest.raises(ValueError, match="at=50 is after the last decision, at 40 s"):

@@ -17,8 +17,8 @@ from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR
 from faro_ops.operate.limits.fitting import fitting_orders, report_orders, shortfalls
 from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory.journal import next_memory
 from faro_ops.operate.memory.overrides import Override, RejectedOrder, Settings
+from faro_ops.operate.memory.resume import next_memory
 from faro_ops.protocol import LivePlan
 
 NONE = 0  # no order

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from journal_things import count_ticks
 from kube_things import FaroPlanApi
 from live_things import JOBS, FakeRay, Still, Wanting
 from observations import observed
@@ -17,11 +18,12 @@ from faro_lib.control import GuardrailConfig
 from faro_lib.protocol import OVERRIDE
 from faro_lib.workload import Job
 from faro_ops import cli
+from faro_ops.journal import reading
+from faro_ops.journal.database import day_files
 from faro_ops.operate.kube.operate import NamespacedName
 from faro_ops.operate.kube.plan_overrides import PlanOverrides
 from faro_ops.operate.loop.loop import run
-from faro_ops.operate.memory import journal
-from faro_ops.operate.memory.override_store import OverridesFile, path_of
+from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.memory.overrides import ALL_JOBS, LastKnown, Override, Watched
 from faro_ops.protocol import LivePlan
 
@@ -60,7 +62,7 @@ class TestTheLoop:
         steps = self.ticks(cluster, journal=tmp_path / "j")
         assert cluster.target == [4, 2]
         assert len(steps) == 5
-        _, recorded = journal.read(tmp_path / "j")
+        _, recorded = reading.read(tmp_path / "j")
         assert [one.step.observation.held.tolist() for one in recorded] == [[True, True]] * 5
 
     @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ class TestTheSettings:
 
     @pytest.fixture
     def store(self, tmp_path):
-        return OverridesFile(path_of(tmp_path / "j"))
+        return JournalOverrides(tmp_path / "j")
 
     @pytest.fixture
     def watched(self, tmp_path, store):
@@ -206,7 +208,7 @@ class TestTheSettings:
     def test_a_place_that_cannot_be_read_does_not_end_it(self, store, watched):
         self.given(store, ALL_JOBS)
         watched.new()
-        store.path.write_text("[")
+        store.path.write_bytes(b"damaged")
         with pytest.raises(OSError):
             watched.new()
         assert watched.known.frozen_jobs == ("a", "b")
@@ -219,7 +221,7 @@ class TestTheCommandWithAJournal:
         return tmp_path / "j"
 
     def orders(self, path):
-        return OverridesFile(path_of(path)).read().valid
+        return JournalOverrides(path).read().valid
 
     def test_freeze_and_thaw(self, path, capsys):
         assert cli.main(["freeze", "--journal", str(path)]) == 0
@@ -241,7 +243,8 @@ class TestTheCommandWithAJournal:
         assert capsys.readouterr().out == "all jobs: not frozen\n"
 
     def test_a_damaged_journal_does_not_prevent_a_freeze(self, path):
-        path.write_text("damaged\n")
+        (file,) = day_files(path)
+        file.write_bytes(b"damaged")
         assert cli.main(["freeze", "--journal", str(path)]) == 0
         assert len(self.orders(path)) == 1
 
@@ -288,7 +291,7 @@ def test_faro_run_is_frozen_restarted_and_thawed(tmp_path, capfd):
     problems = []
 
     def ticks():
-        return path.read_text().count('"tick"') if path.exists() else 0
+        return count_ticks(path)
 
     def controller(address, operator):
         def work():

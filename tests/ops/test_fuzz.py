@@ -15,6 +15,7 @@ import yaml
 from faro_pipeline import settings as config
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from journal_things import exported
 from live_things import JOBS as TWO_JOBS
 from live_things import FakeRay, Still, Wanting
 
@@ -22,13 +23,13 @@ from faro_lib.workload.readers import READ_COLUMNS, read_csv, read_jobs
 from faro_ops.advise.audit.records import records_from_csv
 from faro_ops.errors import message_of, one_line
 from faro_ops.http import HttpClient
+from faro_ops.journal import reading
 from faro_ops.operate.kube.capacity import Shape, capacity, cores_of_workers, placement
 from faro_ops.operate.kube.plan_overrides import PlanOverrides
 from faro_ops.operate.kube.rayservice import serving_cluster, why_not_ready
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import observed, run
-from faro_ops.operate.memory import journal
-from faro_ops.operate.memory.override_store import OverridesFile
+from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.rayserve.cluster import RayServeCluster
 from faro_ops.operate.rayserve.spec import serve_specs
 from faro_ops.prometheus import read_prometheus
@@ -174,7 +175,7 @@ FILE_OF_SET = [{"job": "a", "by": "me", "from_s": 1.0, "until_s": 2.0, "replicas
 def lines(tmp_path_factory):
     path = tmp_path_factory.mktemp("journal") / "j"
     run(Still(), Wanting([1, 1]), TWO_JOBS, journal=path, until_s=25.0)
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in exported(path)]
 
 
 @fuzz
@@ -182,7 +183,7 @@ def lines(tmp_path_factory):
 def test_a_journal(lines, tmp_path, place, value):
     changed = replaced(lines, place, value)
     (tmp_path / "j").write_text("".join(json.dumps(line) + "\n" for line in changed))
-    result_or_one_line(journal.read, tmp_path / "j")
+    result_or_one_line(reading.read, tmp_path / "j")
 
 
 @fuzz
@@ -199,7 +200,7 @@ def test_the_overrides_of_a_faro_plan(rows):
 @given(JSON | st.tuples(PLACES, JSON).map(lambda pair: replaced(FILE_OF_SET, *pair)))
 def test_the_file_of_faro_set(tmp_path, rows):
     (tmp_path / "o.json").write_text(json.dumps(rows))
-    result_or_one_line(OverridesFile(tmp_path / "o.json").read)
+    result_or_one_line(JournalOverrides(tmp_path / "o.json").read)
 
 
 ANSWER = {

@@ -1,17 +1,15 @@
-"""The journal of a run of months: rotated, compressed, read across its files, and replayed."""
+"""The journal of a run of months: one database a day, read across its files, and replayed."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 import threading
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from journal_things import edit
+from journal_things import edited, exported
 from live_things import Wanting
 from observations import observed
 
@@ -20,24 +18,24 @@ from faro_lib.control.tick import Memory, tick
 from faro_lib.policies import FairShare
 from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
-from faro_lib.workload.replicas import Batched, replica_of
+from faro_lib.workload.replicas import Batched
 from faro_ops.advise.audit.records import records_from_journal
 from faro_ops.advise.sources.load_history import history_from_journal
 from faro_ops.cli import main
 from faro_ops.cli.controller import changes_since, clock_of
+from faro_ops.journal import database, lines, pruning, writing
+from faro_ops.journal.database import day_files
+from faro_ops.journal.reading import newest, parts, parts_at, read, recorded
+from faro_ops.journal.ticks import Header, Trouble
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.export.explanation import decision_at
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import long_gap_s, run
-from faro_ops.operate.memory import journal as journals
-from faro_ops.operate.memory import records, rotation, thinning
-from faro_ops.operate.memory.journal import Header, Journal, parts, read
 from faro_ops.operate.memory.overrides import Settings
-from faro_ops.operate.memory.records import decoded
+from faro_ops.operate.memory.resume import resume_run
 
 JOBS = (Job("a"), Job("b"))
 HEADER = Header("FairShare", JOBS, GuardrailConfig(), 10.0, True, origin_s=0)
-REPLAYED_TICKS = 20
-TICKS = 3 * REPLAYED_TICKS
+TICKS = 60
 
 
 def write_ticks(path, first=0, last=TICKS, header=HEADER, **options):
@@ -56,66 +54,127 @@ def write_ticks(path, first=0, last=TICKS, header=HEADER, **options):
 
 
 @pytest.fixture
-def often(monkeypatch):
-    monkeypatch.setattr(rotation, "MAX_BYTES", 10_000)
-    monkeypatch.setattr(journals, "REPLAYED_TICKS", REPLAYED_TICKS)
+def path(tmp_path):
+    return tmp_path / "run.journal"
+
+
+@pytest.fixture(autouse=True)
+def all_ticks_are_kept(monkeypatch):
+    monkeypatch.setattr(pruning, "LEVELS", ())
+
+
+@pytest.fixture
+def several_days(path, monkeypatch):
+    """A journal whose part goes on over four days."""
+    days = iter(range(4))
+    for first in range(0, TICKS, TICKS // 4):
+        now_s = 1_800_000_000 + 86_400 * next(days)
+        monkeypatch.setattr(time, "time", lambda now_s=now_s: now_s)
+        write_ticks(path, first, first + TICKS // 4, replayed_ticks=first or None)
+    return path
 
 
 def times_s(ticks):
     return [one.step.observation.now_s for one in ticks]
 
 
-def test_a_long_journal_is_rotated_and_its_archives_have_what_it_no_longer_has(tmp_path, often):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    assert rotation.archives(path)
-    assert len(read(path)[1]) < TICKS
-    ((header, ticks),) = parts(path)
+ALL_S = [10.0 * (n + 1) for n in range(TICKS)]
+
+
+# --- days -----------------------------------------------------------------------------------------
+
+
+def test_each_day_has_a_file_and_a_part_goes_on_from_one_to_the_next(several_days):
+    assert [file.name for file in day_files(several_days)] == [
+        "000001-2027-01-15.db",
+        "000002-2027-01-16.db",
+        "000003-2027-01-17.db",
+        "000004-2027-01-18.db",
+    ]
+    ((header, ticks),) = parts(several_days)
     assert header == HEADER
-    assert times_s(ticks) == [10.0 * (n + 1) for n in range(TICKS)]
+    assert times_s(ticks) == ALL_S
 
 
-def test_the_kinds_of_replica_are_read_back(tmp_path):
-    jobs = Job("a", replica=Batched(8, 0.01, 0.03, 0.002)), Job("b")
-    header = replace(HEADER, jobs=jobs)
-    write_ticks(tmp_path / "run.jsonl", last=2, header=header)
-    assert read(tmp_path / "run.jsonl")[0].jobs == jobs
+def test_a_day_that_ends_while_a_run_goes_on_begins_a_file(path, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
+    with Journal(path) as journal:
+        journal.begin(HEADER)
+        for n in range(12):
+            monkeypatch.setattr(time, "time", lambda day=n // 6: 1_800_000_000 + 86_400.0 * day)
+            seen = observed([4, 4], now_s=10.0 * (n + 1), minute=n // 6)
+            _, step = tick(
+                FairShare(), HEADER.guardrails, JOBS, Memory.start(FairShare(), JOBS), seen
+            )
+            journal.tick(step, None)
+    assert len(day_files(path)) == 2
+    ((_, ticks),) = parts(path)
+    assert times_s(ticks) == ALL_S[:12]
 
 
-def test_a_journal_from_before_the_kinds_of_replica_has_serial_ones(tmp_path):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path, last=2)
-    edit(path, ', "replica": {"kind": "serial"}', "")
-    assert '"replica":' not in path.read_text().splitlines()[0]
-    assert read(path)[0].jobs == JOBS
+def test_a_clock_that_is_set_back_a_day_mixes_up_no_files(path, monkeypatch):
+    for day, first in ((1, 0), (0, 20), (1, 40)):
+        now_s = 1_800_000_000 + 86_400 * day
+        monkeypatch.setattr(time, "time", lambda now_s=now_s: now_s)
+        write_ticks(path, first, first + 20, replayed_ticks=first or None)
+    assert times_s(read(path)[1]) == ALL_S
 
 
-def test_the_journal_and_its_archives_stay_bounded(tmp_path, often, monkeypatch):
-    monkeypatch.setattr(thinning, "MAX_BYTES", 4_000)
-    path = tmp_path / "run.jsonl"
-    write_ticks(path, last=6 * TICKS)
-    archives = list(tmp_path.glob("*.gz"))
-    assert archives
-    assert sum(one.stat().st_size for one in archives) <= 4_000
-    assert not (tmp_path / "run.jsonl.000000.gz").exists(), "the oldest is the first to go"
-    ticks = parts(path)[-1][1]  # the newest, without a gap
-    assert set(np.diff(times_s(ticks))) == {10.0}
-    assert times_s(ticks)[-1] == 60.0 * TICKS
+def test_a_long_file_is_followed_by_another_of_the_same_day(path, monkeypatch):
+    monkeypatch.setattr(database, "FILE_BYTES", 1)
+    write_ticks(path, last=5)
+    assert len({file.name.partition("-")[2] for file in day_files(path)}) == 1
+    assert len(day_files(path)) == 6, "the header was written at the start"
+    assert times_s(read(path)[1]) == ALL_S[:5]
 
 
-def test_a_run_resumes_from_a_rotated_journal_as_from_one_that_was_not(
-    tmp_path, often, monkeypatch
-):
-    write_ticks(tmp_path / "rotated.jsonl")
-    monkeypatch.setattr(rotation, "MAX_BYTES", 1 << 30)
-    write_ticks(tmp_path / "whole.jsonl")
+def test_the_newest_ticks_are_read_without_the_files_before(several_days):
+    for file in day_files(several_days)[:-1]:
+        file.write_bytes(b"damaged")
+    header, ticks = newest(several_days, 10)
+    assert header == HEADER
+    assert times_s(ticks)[-10:] == ALL_S[-10:]
+
+
+def test_the_newest_ticks_are_read_from_as_many_files_as_have_them(several_days):
+    assert times_s(newest(several_days, 40)[1])[-40:] == ALL_S[-40:]
+
+
+def test_a_run_resumes_from_several_days_as_from_one(several_days, tmp_path):
+    write_ticks(tmp_path / "one")
     pasts = []
-    for name in ("rotated.jsonl", "whole.jsonl"):
-        with Journal(tmp_path / name) as journal:
-            pasts.append(journal.resume(FairShare(), HEADER))
-    assert pasts[0].ticks == pasts[1].ticks == REPLAYED_TICKS
+    for one in (several_days, tmp_path / "one"):
+        with Journal(one) as journal:
+            pasts.append(resume_run(journal, FairShare(), HEADER))
+    assert pasts[0].ticks == pasts[1].ticks == TICKS
     assert pasts[0].observation.now_s == pasts[1].observation.now_s
     np.testing.assert_array_equal(pasts[0].memory.guard.target, pasts[1].memory.guard.target)
+
+
+def test_a_run_that_resumes_goes_on_in_its_part(path):
+    write_ticks(path, last=30)
+    write_ticks(path, 30, TICKS, replayed_ticks=30)
+    ((_, ticks),) = parts(path)
+    assert times_s(ticks) == ALL_S
+    assert [one.replayed_ticks for one in ticks if one.replayed_ticks] == [30]
+    assert times_s(newest(path, 60)[1]) == ALL_S
+
+
+def test_the_kinds_of_replica_are_read_back(path):
+    header = replace(HEADER, jobs=(Job("a", replica=Batched(8, 0.01, 0.03, 0.002)), Job("b")))
+    write_ticks(path, last=2, header=header)
+    assert read(path)[0] == header
+
+
+def test_what_was_wrong_with_a_job_and_with_the_request_is_read_back(path):
+    trouble = {"a": Trouble("missing", "status 503", 12.0)}
+    with Journal(path) as journal:
+        journal.begin(HEADER)
+        seen = observed([4, 4], now_s=10.0)
+        _, step = tick(FairShare(), HEADER.guardrails, JOBS, Memory.start(FairShare(), JOBS), seen)
+        journal.tick(step, "OSError: away", (1,), trouble)
+    (one,) = read(path)[1]
+    assert (one.error, one.failed, one.troubled) == ("OSError: away", (1,), trouble)
 
 
 class Obedient:
@@ -139,324 +198,121 @@ def guard_after(path, until_s):
     """The memory of a run that resumes with a policy of the same name that decides otherwise."""
     run(Obedient([1, 1]), Wanting([3, 2]), JOBS, until_s, journal=path)
     with Journal(path) as journal:
-        return journal.resume(Wanting([4, 2]), journal.header).memory.guard
+        return resume_run(journal, Wanting([4, 2]), journal.header).memory.guard
 
 
-def test_the_requests_of_an_earlier_version_of_the_policy_are_no_changes_by_another_client(
-    tmp_path,
-):
-    assert not guard_after(tmp_path / "j", until_s=105.0).contested(GuardrailConfig()).any()
-
-
-def test_a_resumed_run_remembers_the_recorded_request_and_not_what_the_policy_would_request_now(
-    tmp_path,
-):
-    assert guard_after(tmp_path / "j", until_s=25.0).target.tolist() == [3, 2]
-
-
-def test_a_resumed_run_goes_on_in_the_next_generation(tmp_path, often):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    before = len(rotation.archives(path))
-    write_ticks(path, first=TICKS, last=3 * TICKS, replayed_ticks=REPLAYED_TICKS)
-    assert len(rotation.archives(path)) > before
-    ((_, ticks),) = parts(path)
-    assert len(ticks) == 3 * TICKS
-
-
-def test_a_change_of_the_jobs_begins_a_part_and_a_rotation_does_not(tmp_path, often):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    write_ticks(path, TICKS, 2 * TICKS, replace(HEADER, jobs=(Job("a"), Job("c"))))
-    assert [[job.name for job in header.jobs] for header, _ in parts(path)] == [
-        ["a", "b"],
-        ["a", "c"],
-    ]
-    assert [job.name for job in read(path)[0].jobs] == ["a", "c"]
-    assert decision_at(parts(path), 55.0)[1].step.observation.now_s == 50.0
-
-
-@pytest.fixture
-def changed_twice(tmp_path):
-    """Three parts of ten minutes: a job is replaced, and comes back with another SLO."""
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    write_ticks(path, TICKS, 2 * TICKS, replace(HEADER, jobs=(Job("a"), Job("c"))))
-    again = replace(HEADER, jobs=(Job("a"), Job("b", slo_s=0.5)))
-    write_ticks(path, 2 * TICKS, 3 * TICKS, again)
-    return str(path)
+def test_what_was_requested_is_remembered_although_the_policy_now_decides_otherwise(path):
+    guard = guard_after(path, 45.0)
+    assert guard.target.tolist() == [3, 2]
 
 
 @pytest.mark.parametrize(
-    "read_history",
+    "of_journal",
     [history_from_journal, lambda path: records_from_journal(path).history],
-    ids=["history", "records"],
+    ids=["recommend", "audit"],
 )
-def test_a_history_has_all_parts_of_a_journal_with_the_same_jobs_and_no_part_with_others(
-    changed_twice, read_history
-):
-    minute = np.arange(30)
-    replaced = (minute >= 10) & (minute < 20)
-    last_tick = np.where(replaced, np.nan, 6.0 * minute + 5)  # a count is the number of its tick
-    np.testing.assert_array_equal(read_history(changed_twice).today, [last_tick, last_tick])
-
-
-def test_faro_shadow_scores_all_parts_of_a_journal_with_the_same_jobs(changed_twice, monkeypatch):
-    scored = []
-
-    def plan_scores(header, ticks):
-        scored.extend(ticks)
-        raise ValueError("too few minutes")
-
-    monkeypatch.setattr("faro_ops.advise.audit.shadow.plan_scores", plan_scores)
-    main(["shadow", changed_twice])
-    assert times_s(scored) == [
-        10.0 * (n + 1) for n in range(3 * TICKS) if not TICKS <= n < 2 * TICKS
+def test_the_counts_of_all_days_are_known(several_days, of_journal):
+    assert of_journal(str(several_days)).today[0, :10].tolist() == [
+        6.0 * minute + 5 for minute in range(10)
     ]
 
 
-def test_a_rotation_that_was_interrupted_is_repeated_without_a_record_twice(tmp_path):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path, last=50)
-    whole = path.read_bytes()
-    rotation.rotate(path, 20).close()
-    path.write_bytes(whole)  # as if the archive had been written, and the journal not replaced
-    assert len(parts(path)[0][1]) == 50
-    rotation.rotate(path, 20).close()
-    assert len(parts(path)[0][1]) == 50
-    assert len(list(tmp_path.glob("*.gz"))) == 1
+def test_only_the_owner_reads_a_journal(path):
+    write_ticks(path)
+    assert {one.stat().st_mode & 0o777 for one in path.iterdir()} <= {0o600, 0o644}
+    assert {one.stat().st_mode & 0o777 for one in day_files(path)} == {0o600}
+    assert path.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_second_controller_is_refused_after_a_rotation(tmp_path, often):
-    path = tmp_path / "run.jsonl"
+def test_a_second_controller_is_refused_in_one_line(path):
     with Journal(path) as journal:
         journal.begin(HEADER)
-        journal._max_bytes = 0
-        memory = Memory.start(FairShare(), JOBS)
-        for n in range(3 * REPLAYED_TICKS):
-            memory, step = tick(
-                FairShare(),
-                HEADER.guardrails,
-                JOBS,
-                memory,
-                observed([4, 4], now_s=10.0 * (n + 1), minute=n // 6),
-            )
-            journal.tick(step, None)
-        assert rotation.archives(path)
-        with pytest.raises(ValueError, match="another controller writes this journal"):
+        with pytest.raises(ValueError, match="another controller writes this journal") as refused:
             Journal(path)
+    assert "\n" not in str(refused.value)
+    with Journal(path):
+        pass
 
 
-def test_of_a_damaged_archive_the_records_before_the_damage_are_read_and_one_line_names_it(
-    tmp_path, often, caplog
+def test_commands_read_a_journal_while_its_run_writes_it(path):
+    with Journal(path) as journal:
+        journal.begin(HEADER)
+        memory = Memory.start(FairShare(), JOBS)
+        for n in range(20):
+            seen = observed([4, 4], now_s=10.0 * (n + 1), minute=n // 6)
+            memory, step = tick(FairShare(), HEADER.guardrails, JOBS, memory, seen)
+            journal.tick(step, None)
+            assert times_s(read(path)[1]) == ALL_S[: n + 1]
+
+
+def test_a_day_that_is_deleted_while_a_command_reads_is_left_out(several_days):
+    ticks = recorded(several_days)
+    next(ticks)
+    database.remove(day_files(several_days)[1])
+    left = [tick.step.observation.now_s for _, tick in ticks]
+    assert left == ALL_S[1:15] + ALL_S[30:]
+
+
+@pytest.mark.parametrize("content", ["minute,job,requests\n0,a,5\n", ""])
+def test_the_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "requests.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="not a journal of `faro run`, which is a folder"):
+        Journal(path)
+    assert path.read_text() == content
+
+
+def test_a_folder_with_other_things_is_refused_and_stays_as_it_is(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="not a journal of `faro run`"):
+        Journal(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+# --- a tick of a time -----------------------------------------------------------------------------
+
+
+def test_the_tick_of_a_time_is_found_in_the_file_that_has_it(several_days):
+    found = parts_at(several_days, 205.0)
+    assert decision_at(found, 205.0)[1].step.observation.now_s == 200.0
+    assert sum(len(ticks) for _, ticks in found) == 3, "with the first and the last"
+
+
+@pytest.mark.parametrize(
+    ("at_s", "told"),
+    [(5.0, "is before the first decision, at 10 s"), (1e6, "is after the last decision, at 600 s")],
+)
+def test_a_time_without_a_tick_is_one_line(several_days, at_s, told):
+    with pytest.raises(ValueError, match=told):
+        decision_at(parts_at(several_days, at_s), at_s)
+
+
+def test_the_last_decision_is_looked_for_in_earlier_files_if_all_newer_ticks_are_holds(
+    path, monkeypatch, capsys
 ):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    archive = rotation.archives(path)[0]
-    archived = parts(path)[0][1]
-    archive.write_bytes(archive.read_bytes()[:-40])
-    found = parts(path)[0][1]
-    assert len(found) < len(archived)
-    assert times_s(found)[0] == 10.0
-    assert times_s(found)[-1] == 10.0 * TICKS
-    assert caplog.messages == [
-        f"{archive}: damage (a damaged archive of a journal (its end is missing)) skipped"
-    ]
-
-
-def test_a_line_that_is_too_long_for_a_record_is_skipped_and_the_others_are_read(
-    tmp_path, often, caplog, monkeypatch
-):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    archive = rotation.archives(path)[0]
-    archived = parts(path)[0][1]
-    first, rest = gzip.decompress(archive.read_bytes()).split(b"\n", 1)
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 1 << 20)
-    archive.write_bytes(gzip.compress(first + b"\n" + b"7" * (1 << 24) + b"\n" + rest))
-    found = parts(path)[0][1]
-    assert times_s(found) == times_s(archived)
-    (message,) = caplog.messages
-    assert message == f"{archive}: 1 damaged line (line 2: it is longer than 1 MiB) skipped"
-
-
-def test_what_is_kept_of_a_line_without_an_end_does_not_grow_with_it(tmp_path, monkeypatch):
-    """Else each chunk would copy all before it: the time would be quadratic."""
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 100)
-    path = tmp_path / "run.jsonl"
-    path.write_bytes(b"a\n" + b"b" * (3 * records.CHUNK_BYTES) + b"\nc\n" + b"unfinished")
-    assert list(records.complete_lines(path)) == [b"a", b"b" * 101, b"c"]
-
-
-def test_a_damaged_archive_from_before_the_time_of_interest_does_no_harm(tmp_path, often):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    archive = rotation.archives(path)[0]
-    archive.write_bytes(archive.read_bytes()[:100])
-    os.utime(archive, (1000.0, 1000.0))
-    ((_, ticks),) = parts(path, since_s=2000.0)
-    assert times_s(ticks)[-1] == 10.0 * TICKS
-
-
-def test_only_the_owner_reads_an_archive(tmp_path, often):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    assert {file.stat().st_mode & 0o777 for file in (path, *rotation.archives(path))} == {0o600}
-
-
-def test_the_last_decision_is_explained_without_the_archives(tmp_path, often, monkeypatch, capsys):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    archives = rotation.archives(path)
-    for archive in archives:
-        archive.write_bytes(b"damaged")
-    edit(path, '"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]')
-    assert main(["explain", str(path)]) == 0
-    assert f"FairShare at {10 * TICKS} s" in capsys.readouterr().out
-
-
-def test_the_last_decision_is_looked_for_in_the_archives_if_all_newer_ones_are_holds(
-    tmp_path, often, capsys
-):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    archive = rotation.archives(path)[0]
-    edit(archive, '"reason": ["hold", "hold"]', '"reason": ["planned", "hold"]', 1)
+    for day, reason in ((0, "planned"), (1, "hold")):
+        monkeypatch.setattr(time, "time", lambda day=day: 1_800_000_000 + 86_400.0 * day)
+        with Journal(path) as journal:
+            journal.begin(HEADER, replayed_ticks=6 * day or None)
+            for n in range(6 * day, 6 * day + 6):
+                seen = observed([4, 4], now_s=10.0 * (n + 1))
+                policy = FairShare()
+                _, step = tick(policy, GuardrailConfig(), JOBS, Memory.start(policy, JOBS), seen)
+                plan = replace(step.plan, reason=(reason, "hold"))
+                journal.tick(replace(step, plan=plan), None)
     assert main(["explain", str(path)]) == 0
     assert "FairShare at 60 s" in capsys.readouterr().out
-
-
-# --- damage ---------------------------------------------------------------------------------------
-
-
-def damage(path, line, place=100):
-    """Change one byte of a line."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    one = bytearray(lines[line])
-    one[place] ^= 1
-    path.write_bytes(b"".join([*lines[:line], bytes(one), *lines[line + 1 :]]))
-    return bytes(one)
-
-
-def test_a_checksum_that_is_no_number_any_more_is_damage():
-    line = b'{"kind": "resume", "crc": "2f5d6340"}'
-    assert decoded(line) == {"kind": "resume"}
-    with pytest.raises(ValueError, match="its checksum is damaged"):
-        decoded(line.replace(b"f", b"g"))
-
-
-@pytest.mark.parametrize("place", [5, 100, 300, -5])
-def test_a_damaged_byte_prevents_no_start_and_costs_no_other_minute(tmp_path, caplog, place):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    line = damage(path, 2 + 12, place)  # the first tick of the third minute
-    with Journal(path) as journal:
-        assert journal.header == HEADER
-        lost = {10.0 * n for n in range(13, 19)}
-        assert set(times_s(journal.ticks)) == {10.0 * (n + 1) for n in range(TICKS)} - lost
-        assert journal.resume(FairShare(), HEADER).observation.now_s == 10.0 * TICKS
-    aside = tmp_path / "run.jsonl.damaged"
-    assert line in aside.read_bytes()
-    (message,) = caplog.messages
-    assert f"set aside in {aside}; the others are used" in message
-    caplog.clear()
-    with Journal(path):
-        assert not caplog.messages, "the damage is no longer in the journal"
-
-
-def test_one_damaged_tick_within_a_minute_costs_only_itself(tmp_path):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    damage(path, 2 + 15)
-    with Journal(path) as journal:
-        assert len(journal.ticks) == TICKS - 1
-
-
-def test_a_header_stands_twice_so_a_damaged_one_costs_nothing(tmp_path):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    damage(path, 0)
-    with Journal(path) as journal:
-        assert journal.header == HEADER
-        assert len(journal.ticks) == TICKS
-
-
-def test_without_any_header_the_lines_are_set_aside_and_the_archives_stay(tmp_path, often, caplog):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    archived = rotation.archives(path)
-    assert archived
-    damage(path, 0)
-    damage(path, 1)
-    assert rotation.archives(path) == archived
-    with Journal(path) as journal:
-        assert journal.header is None
-        journal.begin(HEADER)
-    assert "no line is left, and a new part begins" in caplog.text
-    assert rotation.archives(path) == archived
-    write_ticks(path, first=TICKS, last=3 * TICKS)
-    assert rotation.archives(path)[: len(archived)] == archived
-    assert times_s([one for _, ticks in parts(path) for one in ticks])[0] == 10.0
-
-
-def test_ticks_after_a_damaged_change_of_the_jobs_are_not_taken_for_those_before(tmp_path):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    write_ticks(path, TICKS, 2 * TICKS, replace(HEADER, jobs=(Job("a"), Job("c"))))
-    for line in (TICKS + 2, TICKS + 3):
-        damage(path, line)
-    ((header, ticks),) = parts(path)
-    assert [job.name for job in header.jobs] == ["a", "b"]
-    assert times_s(ticks)[-1] == 10.0 * TICKS
-
-
-def test_a_header_that_a_crash_left_incomplete_prevents_no_start(tmp_path):
-    path = tmp_path / "run.jsonl"
-    path.write_text('{"kind": "begin", "policy": "Fai')
-    with Journal(path) as journal:
-        assert journal.header is None
-        journal.begin(HEADER)
-    assert read(path)[0] == HEADER
-
-
-def test_the_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path):
-    path = tmp_path / "requests.csv"
-    path.write_text("minute,job,requests\n0,a,5\n")
-    with pytest.raises(ValueError, match="not a journal of `faro run`"):
-        Journal(path)
-    assert path.read_text() == "minute,job,requests\n0,a,5\n"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_journal_of_an_earlier_version_is_read_and_continued(tmp_path):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    ((_, whole),) = parts(path)
-    header, *ticks = [json.loads(line) for line in path.read_text().splitlines()][1:]
-    key = {}
-    old = [header]
-    for record in ticks:  # as it was: every tick with all its fields, and no checksum
-        key = record if "of" not in record else key
-        both = {name: key[name] | record[name] for name in ("observation", "plan")}
-        old.append({"target": key["target"]} | record | both)
-    lines = [{name: one[name] for name in one if name not in ("crc", "of")} for one in old]
-    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
-    ((again, read_back),) = parts(path)
-    assert again == HEADER
-    assert times_s(read_back) == times_s(whole)
-    with Journal(path) as journal:
-        assert journal.resume(FairShare(), HEADER).observation.now_s == 10.0 * TICKS
 
 
 # --- a clock that was set back --------------------------------------------------------------------
 
 
 @pytest.fixture
-def ahead(tmp_path):
+def ahead(path):
     """A journal whose last tick is an hour after now."""
     origin_s = int(time.time()) + 3600 - 10 * TICKS
-    write_ticks(tmp_path / "run.jsonl", header=replace(HEADER, origin_s=origin_s))
-    return tmp_path / "run.jsonl"
+    write_ticks(path, header=replace(HEADER, origin_s=origin_s))
+    return path
 
 
 def resumed(path):
@@ -465,7 +321,7 @@ def resumed(path):
         clock = clock_of(journal, threading.Event())
         changes = changes_since(journal, Settings(JOBS, {}), GuardrailConfig(), clock)
         header = replace(HEADER, origin_s=clock.origin_s, start_s=clock.now_s, changes=changes)
-        past = journal.resume(FairShare(), header, clock.now_s)
+        past = resume_run(journal, FairShare(), header, clock.now_s)
         _, step = tick(FairShare(), GuardrailConfig(), JOBS, past.memory, seen_at(clock.now_s))
         journal.tick(step, None)
     return clock, changes, past
@@ -503,59 +359,69 @@ def test_the_counts_before_the_clock_was_set_back_are_still_known(ahead):
     assert history.today[0, :10].tolist() == [6.0 * minute + 5 for minute in range(10)]
 
 
-def test_a_last_tick_that_is_less_than_a_tick_ahead_moves_no_time_0(tmp_path):
-    path = tmp_path / "run.jsonl"
+def test_a_last_tick_that_is_less_than_a_tick_ahead_moves_no_time_0(path):
     origin_s = int(time.time()) - 10 * TICKS + 5
     write_ticks(path, header=replace(HEADER, origin_s=origin_s))
     with Journal(path) as journal:
         assert clock_of(journal, threading.Event()).origin_s == origin_s
 
 
-# --- journals of earlier versions -----------------------------------------------------------------
-
-
-@pytest.fixture
-def without_the_brake(tmp_path):
-    """A journal of a version that had no `max_scale_down` and recorded no `changes`."""
-    path = tmp_path / "run.jsonl"
+def test_a_guardrail_with_another_value_begins_a_part_and_is_named(path):
     write_ticks(path)
-    edit(path, ', "max_scale_down": null', "")
-    edit(path, ', "changes": []', "")
-    assert "max_scale_down" not in path.read_text()
-    return path
-
-
-@pytest.mark.parametrize("changes", [(), ("job 'a': slo_s 0.72 -> 0.3",)])
-def test_a_journal_without_a_guardrail_is_continued_and_one_line_says_what_is_assumed(
-    without_the_brake, caplog, changes
-):
     guardrails = GuardrailConfig(max_scale_down=0.2)
-    header = replace(HEADER, guardrails=guardrails, changes=changes)
-    with Journal(without_the_brake) as journal:
-        past = journal.resume(FairShare(), header)
-        assert past.observation.now_s == 10.0 * TICKS
-        _, step = tick(FairShare(), guardrails, JOBS, past.memory, seen_at(10.0 * TICKS + 10))
-        journal.tick(step, None)
-    assert len(caplog.messages) == 1
-    assert "without max_scale_down; max_scale_down=None is assumed" in caplog.messages[0]
-    old, new = (one.guardrails.max_scale_down for one, _ in parts(without_the_brake))
-    assert (old, new) == (None, 0.2)
+    with Journal(path) as journal:
+        clock = clock_of(journal, threading.Event())
+        (change,) = changes_since(journal, Settings(JOBS, {}), guardrails, clock)[-1:]
+        assert change == "guardrail max_scale_down: None -> 0.2"
+        with pytest.raises(ValueError, match="written by a run with other guardrails"):
+            resume_run(journal, FairShare(), replace(HEADER, guardrails=guardrails))
+        header = replace(HEADER, guardrails=guardrails, changes=(change,))
+        assert resume_run(journal, FairShare(), header).ticks is None
 
 
-def test_a_guardrail_that_was_assumed_as_it_is_now_begins_no_part(without_the_brake):
-    with Journal(without_the_brake) as journal:
-        assert journal.resume(FairShare(), HEADER).ticks == TICKS
-    assert len(parts(without_the_brake)) == 1
+# --- faro export and faro replay ------------------------------------------------------------------
 
 
-def test_an_absent_guardrail_is_no_change_by_an_operator(without_the_brake):
-    guardrails = GuardrailConfig(max_scale_down=0.2)
-    with Journal(without_the_brake) as journal:
-        clock = Clock(HEADER.origin_s)
-        assert changes_since(journal, Settings(JOBS, {}), guardrails, clock) == ()
+def test_an_exported_journal_has_the_same_ticks_as_the_journal(several_days, tmp_path, capsys):
+    assert main(["export", str(several_days)]) == 0
+    file = tmp_path / "run.jsonl"
+    file.write_text(capsys.readouterr().out)
+    (header, whole), (again, ticks) = read(several_days), read(file)
+    assert header == again
+    assert times_s(ticks) == times_s(whole)
+    for one, other in zip(ticks, whole, strict=True):
+        np.testing.assert_array_equal(
+            one.step.observation.arrivals_per_min, other.step.observation.arrivals_per_min
+        )
+        assert one.step.plan.reason == other.step.plan.reason
+    assert exported(file) == exported(several_days)
 
 
-# --- faro replay ----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"target": [4, 4]', '"target": [4]', "not a tick"),
+        ('"minute": 1', '"minute": "x"', "not a tick"),
+        ('"kind": "tick"', '"kind": "tock"', "line 2: not a line of a journal"),
+        ('"slo_s"', '"slo"', "written by another version of Faro"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named_in_one_line(path, capsys, old, new, told):
+    write_ticks(path, last=3)
+    assert main(["explain", str(edited(path, old, new))]) == 2
+    message = capsys.readouterr().err
+    assert told in message
+    assert message.count("\n") == 1
+
+
+def test_a_line_that_is_too_long_for_a_record_is_named_in_one_line(path, monkeypatch):
+    write_ticks(path, last=3)
+    file = edited(path, "x", "x")
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1 << 20)
+    with file.open("ab") as content:
+        content.write(b"7" * (1 << 24) + b"\n")
+    with pytest.raises(ValueError, match="line 5: not a line of a journal"):
+        read(file)
 
 
 def replayed(path, capsys, *options):
@@ -563,16 +429,13 @@ def replayed(path, capsys, *options):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_the_policy_of_the_journal_decides_again_what_it_decided(tmp_path, often, capsys):
-    path = tmp_path / "run.jsonl"
-    write_ticks(path)
-    rows = replayed(path, capsys, "--policy", "FairShare")
+def test_the_policy_of_the_journal_decides_again_what_it_decided(several_days, capsys):
+    rows = replayed(several_days, capsys, "--policy", "FairShare")
     assert len(rows) == TICKS
     assert all(job["recorded"] == job["replayed"] for row in rows for job in row["plan"].values())
 
 
-def test_another_policy_shows_where_it_would_have_decided_otherwise(tmp_path, capsys):
-    path = tmp_path / "run.jsonl"
+def test_another_policy_shows_where_it_would_have_decided_otherwise(path, capsys):
     write_ticks(path, last=60)  # at most one request a second: one replica is enough
     rows = replayed(path, capsys, "--policy", "AIAD")
     assert any(job["replayed"] < job["recorded"] for row in rows for job in row["plan"].values())
@@ -582,8 +445,7 @@ def test_another_policy_shows_where_it_would_have_decided_otherwise(tmp_path, ca
     assert {"recorded", "replayed", "different"} <= set(shown.splitlines()[1].split())
 
 
-def test_what_the_recorded_policy_requested_is_no_change_by_another_client(tmp_path, capsys):
-    path = tmp_path / "run.jsonl"
+def test_what_the_recorded_policy_requested_is_no_change_by_another_client(path, capsys):
     write_ticks(path, last=60)
     rows = replayed(path, capsys, "--policy", "AIAD")
     reasons = {job["reason"] for row in rows for job in row["plan"].values()}
@@ -593,8 +455,7 @@ def test_what_the_recorded_policy_requested_is_no_change_by_another_client(tmp_p
     )
 
 
-def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(tmp_path, capsys):
-    path = tmp_path / "run.jsonl"
+def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(path, capsys):
     write_ticks(path, last=0)
     assert main(["replay", str(path)]) == 2
     assert "no decision has been made yet" in capsys.readouterr().err
@@ -603,12 +464,9 @@ def test_a_journal_without_decisions_and_an_unknown_policy_are_one_line(tmp_path
     assert "FairShare" in capsys.readouterr().err
 
 
-def test_a_journal_keeps_the_kind_of_each_replica(tmp_path):
-    jobs = (
-        Job("a"),
-        Job("b", replica=replica_of({"kind": "batched", "max_batch": 8, "base_s": 0.02})),
-    )
-    header = Header("Faro-Sum", jobs, GuardrailConfig(), 10.0, False)
-    with Journal(tmp_path / "run.jsonl") as journal:
-        journal.begin(header)
-    assert read(tmp_path / "run.jsonl")[0].jobs == jobs
+def test_a_run_continues_at_most_the_ticks_that_it_replays(path, monkeypatch):
+    monkeypatch.setattr(writing, "REPLAYED_TICKS", 20)
+    write_ticks(path)
+    with Journal(path) as journal:
+        assert times_s(journal.ticks) == ALL_S[-20:]
+    assert len(list(recorded(path))) == TICKS

@@ -1,12 +1,13 @@
-"""A journal stays small for weeks: keyframes, thinned archives, and readers that stream."""
+"""A journal stays small for weeks: keyframes, thinned days, and readers that stream."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,65 +16,57 @@ from checkouts import ROOT
 from journal_things import header_of, steps
 
 from faro_ops.cli import main
-from faro_ops.operate.export.explanation import decision_at
-from faro_ops.operate.memory import rotation, thinning
-from faro_ops.operate.memory.journal import (
-    Journal,
-    Tick,
-    arrivals,
-    counts_by_minute,
-    parts,
-    parts_at,
-    read,
-    recorded,
-    replay,
-)
-from faro_ops.operate.memory.records import step_of, tick_record
+from faro_ops.journal import database, pruning
+from faro_ops.journal.database import day_files
+from faro_ops.journal.reading import arrivals, counts_by_minute, parts, read, recorded
+from faro_ops.journal.ticks import Tick, tick_of, tick_record
+from faro_ops.journal.writing import Journal
+from faro_ops.operate.memory.resume import replay
 
-DAY_TICKS = 8640
 MIB = 1 << 20
 
 
 def write(path, jobs, minutes, **options):
-    """A journal of `jobs` jobs whose records are all in one archive, and its steps."""
+    """A journal of `jobs` jobs with one file, and its steps."""
     written = list(steps(jobs, minutes, **options))
     with Journal(path) as journal:
         journal.begin(header_of(jobs))
         for step in written:
             journal.tick(step, None)
-    if not rotation.archives(path):
-        rotation.rotate(path, 1).close()
     return written
 
 
-def sizes_of(archive):
-    """Bytes of an archive with all its ticks, thinned to one a minute, and to one in five."""
-    sizes = [archive.stat().st_size]
-    for _, every_s in thinning.LEVELS:
-        thinning.thin(archive, every_s)
-        sizes.append(archive.stat().st_size)
+def follow(path):
+    """Have another file follow those of a journal, which are then those of earlier days."""
+    file = path / f"{len(day_files(path)) + 1:06d}-{database.day_of(time.time())}.db"
+    database.write_file(file, pruning.header_rows(header_of(5), 1, True))
+
+
+def sizes_of(file):
+    """Bytes of a file with all its ticks, thinned to one a minute, and to one in five."""
+    sizes = [file.stat().st_size]
+    for _, every_s in pruning.LEVELS:
+        pruning.thin(file, every_s)
+        sizes.append(file.stat().st_size)
     return sizes
 
 
 def test_two_weeks_of_200_jobs_with_a_tick_every_ten_seconds_fit_into_300_mib(tmp_path):
-    minutes = 30
-    write(tmp_path / "j", 200, minutes + 1)
-    (archive,) = rotation.archives(tmp_path / "j")
-    whole, by_minute, by_five = sizes_of(archive)
+    minutes = 60
+    write(tmp_path / "j", 200, minutes)
+    (file,) = day_files(tmp_path / "j")
+    database.settle(file)
+    whole, by_minute, by_five = sizes_of(file)
     per_day = 1440 / minutes
-    archives = per_day * (whole + 2 * by_minute + 11 * by_five)
-    assert archives < thinning.MAX_BYTES, "else the oldest days would be deleted"
-    # While it is rotated, the journal is there twice.
-    assert thinning.MAX_BYTES + 2 * 2 * rotation.MAX_BYTES < 310 * MIB
-    assert archives + 2 * rotation.MAX_BYTES < 300 * MIB
+    # A file becomes a day old only when its last tick does.
+    files = per_day * (whole + 2 * by_minute + 11 * by_five) + database.FILE_BYTES
+    assert files < pruning.MAX_BYTES, f"{files / MIB:.0f} MiB: the oldest days would be deleted"
+    # A file that is thinned out is there twice meanwhile.
+    assert pruning.MAX_BYTES + database.FILE_BYTES < 300 * MIB
 
 
 def test_a_tick_is_read_back_to_the_last_bit(tmp_path):
-    written = list(steps(20, 3))
-    with Journal(tmp_path / "j") as journal:
-        journal.begin(header_of(20))
-        for step in written:
-            journal.tick(step, None)
+    written = write(tmp_path / "j", 20, 3)
     for one, step in zip(read(tmp_path / "j")[1], written, strict=True):
         for name in ("mean_latency_s", "arrivals_per_min", "placed", "ongoing", "target"):
             np.testing.assert_array_equal(
@@ -86,30 +79,31 @@ def test_a_tick_is_read_back_to_the_last_bit(tmp_path):
 
 def test_a_tick_within_a_minute_has_only_what_differs_from_the_first_tick_of_its_minute():
     first, second, *_ = steps(20, 1)
-    record = tick_record(second, None, None, first)
+    record = tick_record(Tick(second), first)
     assert not {"arrivals_per_min", "tail_latency_s"} & set(record["observation"])
     assert "authority" not in record["plan"]
-    assert len(json.dumps(record)) < len(json.dumps(tick_record(second, None, None, None))) / 4
-    again = step_of(json.loads(json.dumps(record)), first)
-    np.testing.assert_array_equal(again.observation.ongoing, second.observation.ongoing)
+    assert len(json.dumps(record)) < len(json.dumps(tick_record(Tick(second), None))) / 4
+    again = tick_of(json.loads(json.dumps(record)), 20, first)
+    np.testing.assert_array_equal(again.step.observation.ongoing, second.observation.ongoing)
 
 
 def age(path, days):
-    """Make the archives of a journal so many days old."""
-    for archive in rotation.archives(path):
-        then = archive.stat().st_mtime - 86_400 * days
-        os.utime(archive, (then, then))
+    """Make all files but the newest so many days old."""
+    for file in day_files(path)[:-1]:
+        then = time.time() - 86_400 * days
+        os.utime(file, (then, then))
 
 
 @pytest.mark.parametrize(("days", "every_min"), [(0.5, None), (2, 1), (10, 5)])
-def test_the_older_an_archive_is_the_fewer_of_its_ticks_are_kept(tmp_path, days, every_min):
+def test_the_older_a_file_is_the_fewer_of_its_ticks_are_kept(tmp_path, days, every_min):
     path = tmp_path / "j"
-    written = write(path, 5, 31)
+    written = write(path, 5, 30)
+    follow(path)
     age(path, days)
-    before = rotation.archives(path)[0].stat().st_mtime
-    thinning.tidy(path)
-    assert rotation.archives(path)[0].stat().st_mtime == before
-    ticks = [one for one in parts(path)[0][1] if one.step.observation.now_s < 60 * 46]
+    before = day_files(path)[0].stat().st_mtime
+    pruning.thin_out(path, time.time())
+    assert day_files(path)[0].stat().st_mtime == before
+    ((_, ticks),) = parts(path)
     minutes = {one.step.observation.minute for one in ticks}
     if every_min is None:
         assert len(ticks) == 180
@@ -128,14 +122,15 @@ def test_the_older_an_archive_is_the_fewer_of_its_ticks_are_kept(tmp_path, days,
 
 def test_thinning_again_changes_nothing_and_keeps_the_counts_of_every_minute(tmp_path):
     path = tmp_path / "j"
-    write(path, 5, 31)
+    write(path, 5, 30)
+    follow(path)
     whole = arrivals(*parts(path)[0])
     age(path, 10)
-    thinning.tidy(path)
-    once = rotation.archives(path)[0].read_bytes()
-    thinning.tidy(path)
-    assert rotation.archives(path)[0].read_bytes() == once
-    np.testing.assert_array_equal(arrivals(*parts(path)[0]), whole)
+    pruning.thin_out(path, time.time())
+    once = day_files(path)[0].read_bytes()
+    pruning.thin_out(path, time.time())
+    assert day_files(path)[0].read_bytes() == once
+    np.testing.assert_array_equal(arrivals(*parts(path)[0]), whole[:, : 14 + 30])
 
 
 def test_the_tick_at_which_a_service_gains_authority_is_kept(tmp_path):
@@ -147,14 +142,28 @@ def test_the_tick_at_which_a_service_gains_authority_is_kept(tmp_path):
             earned = step.plan.authority.copy()
             earned[0, 0] = n >= 40  # within a minute
             journal.tick(replace(step, plan=replace(step.plan, authority=earned)), None)
-    rotation.rotate(path, 1).close()
+    follow(path)
     age(path, 10)
-    thinning.tidy(path)
+    pruning.thin_out(path, time.time())
     times_s = [tick.step.observation.now_s for _, tick in recorded(path)]
+    assert len(times_s) < len(written) / 10
     assert written[40].observation.now_s in times_s
 
 
-def test_a_replay_leaves_out_what_thinning_has_left_over(tmp_path):
+def test_a_damaged_file_is_not_thinned_out(tmp_path):
+    path = tmp_path / "j"
+    write(path, 5, 30)
+    follow(path)
+    (file, _) = day_files(path)
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"Faro\x01") + 50] ^= 1
+    file.write_bytes(content)
+    age(path, 10)
+    pruning.thin_out(path, time.time())
+    assert file.read_bytes() == content
+
+
+def test_a_replay_leaves_out_what_thinning_has_left_over():
     from live_things import Wanting
 
     thinned = [Tick(step, every_s=60.0) for step in steps(2, 3)]
@@ -163,31 +172,14 @@ def test_a_replay_leaves_out_what_thinning_has_left_over(tmp_path):
     assert len(pairs) == len(whole) - 200
 
 
-def test_the_oldest_archives_are_deleted_first_if_all_are_too_large(tmp_path, monkeypatch):
+def test_the_oldest_files_are_deleted_first_if_all_are_too_large(tmp_path, monkeypatch):
     path = tmp_path / "j"
-    monkeypatch.setattr(rotation, "MAX_BYTES", 20_000)
-    write(path, 5, 240)
-    archives = rotation.archives(path)
-    monkeypatch.setattr(thinning, "MAX_BYTES", 3 * archives[-1].stat().st_size)
-    thinning.tidy(path)
-    assert rotation.archives(path) == archives[-len(rotation.archives(path)) :]
-    assert 1 <= len(rotation.archives(path)) <= 4
-
-
-def test_explain_reads_only_the_archive_of_the_time_it_is_asked_for(tmp_path, monkeypatch):
-    path = tmp_path / "j"
-    monkeypatch.setattr(rotation, "MAX_BYTES", 20_000)
-    written = write(path, 5, 240)
-    archives = rotation.archives(path)
-    assert len(archives) > 2
-    middle = written[len(written) // 2].observation.now_s
-    found = parts_at(path, middle + 5.0)
-    assert decision_at(found, middle + 5.0)[1].step.observation.now_s == middle
-    assert sum(len(ticks) for _, ticks in found) < len(written) / 2
-    with pytest.raises(ValueError, match="is before the first decision, at 960 s"):
-        decision_at(parts_at(path, 10.0), 10.0)
-    with pytest.raises(ValueError, match="is after the last decision"):
-        decision_at(parts_at(path, 1e6), 1e6)
+    monkeypatch.setattr(database, "FILE_BYTES", 1)
+    write(path, 5, 2)
+    files = day_files(path)
+    monkeypatch.setattr(pruning, "MAX_BYTES", 3 * files[-1].stat().st_size)
+    pruning.delete_oldest(path)
+    assert day_files(path) == files[-3:]
 
 
 def test_the_counts_of_a_journal_do_not_grow_with_the_time_since_its_first_start():
@@ -195,47 +187,6 @@ def test_the_counts_of_a_journal_do_not_grow_with_the_time_since_its_first_start
     late = replace(step, observation=replace(step.observation, minute=5_000_000))
     assert len(counts_by_minute([Tick(late)])) == 15
     assert arrivals(header_of(3), [Tick(late)]).shape == (3, 15)
-
-
-# --- a full volume --------------------------------------------------------------------------------
-
-
-def test_on_a_full_volume_the_oldest_archive_makes_room_for_the_next_tick(tmp_path, monkeypatch):
-    path = tmp_path / "j"
-    monkeypatch.setattr(rotation, "MAX_BYTES", 20_000)
-    write(path, 5, 240)
-    oldest, *others = rotation.archives(path)
-    fsync = os.fsync
-
-    def full(number):
-        if oldest.exists():
-            raise OSError(errno.ENOSPC, "No space left on device")
-        fsync(number)
-
-    monkeypatch.setattr("faro_ops.operate.memory.journal.os.fsync", full)
-    with Journal(path) as journal:
-        journal._max_bytes = MIB
-        journal.begin(journal.header, 0)
-        before = len(read(path)[1])
-        (step, *_) = steps(5, 1)
-        journal.tick(step, None)
-        assert len(read(path)[1]) == before + 1
-    assert rotation.archives(path) == others
-
-
-def test_a_rotation_that_fails_costs_no_tick(tmp_path, monkeypatch):
-    path = tmp_path / "j"
-    monkeypatch.setattr(rotation, "MAX_BYTES", 20_000)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(rotation, "write_archive", full)
-    with Journal(path) as journal:
-        journal.begin(header_of(5))
-        for step in steps(5, 100):
-            journal.tick(step, None)
-    assert len(read(path)[1]) == 600
 
 
 # --- faro trust -----------------------------------------------------------------------------------
@@ -254,38 +205,35 @@ sys.exit(status)
 """
 
 
-def test_trust_needs_less_than_500_mib_for_the_archives_of_200_jobs(tmp_path, monkeypatch):
+def test_trust_needs_less_than_500_mib_for_two_weeks_of_200_jobs(tmp_path):
     path = tmp_path / "j"
     written = write(path, 200, 20)
-    (first,) = rotation.archives(path)
-    content = first.read_bytes()
-    # As many archives as two weeks have of ticks after thinning would take minutes; the peak is
-    # that of one archive, so ten show whether it grows.
-    for n in range(1, 10):
-        first.with_name(f"j.{n:06d}.gz").write_bytes(content)
-    lines = path.read_text().replace('"generation": 1', '"generation": 10')
-    path.write_text("".join(_unchecked(line) + "\n" for line in lines.splitlines()))
+    # As many files as two weeks have would take minutes; the peak is that of one file, so ten show
+    # whether it grows.
+    (first,) = day_files(path)
+    for n in range(2, 11):
+        shutil.copy(first, first.with_name(first.name.replace("000001", f"{n:06d}")))
     command = [sys.executable, "-c", MEASURED, str(path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 200
-    assert len(list(recorded(path))) >= 10 * (len(written) - 10)
+    assert sum(1 for _ in recorded(path)) == 10 * len(written)
     assert float(done.stderr.split()[-1]) < 500
 
 
-def _unchecked(line):
-    """A line of a journal without its checksum, as an earlier version wrote it."""
-    record = json.loads(line)
-    return json.dumps({name: value for name, value in record.items() if name != "crc"})
-
-
-def test_trust_shows_the_same_before_and_after_thinning(tmp_path, capsys):
+def test_trust_shows_the_same_before_and_after_thinning(tmp_path, monkeypatch, capsys):
     path = tmp_path / "j"
-    write(path, 3, 31)
+    *earlier, last = steps(3, 31)
+    with Journal(path) as journal:
+        journal.begin(header_of(3))
+        for step in earlier:
+            journal.tick(step, None)
+        monkeypatch.setattr(database, "FILE_BYTES", 1)
+        journal.tick(last, None)
+    file, _ = day_files(path)
     assert main(["trust", str(path), "--json"]) == 0
     before = capsys.readouterr().out
-    age(path, 10)
-    thinning.tidy(path)
+    pruning.thin(file, 300.0)
     assert main(["trust", str(path), "--json"]) == 0
     assert capsys.readouterr().out == before

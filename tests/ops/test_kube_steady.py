@@ -19,6 +19,9 @@ from faro_lib.control import GuardrailConfig
 from faro_lib.policies.loops import LoopState
 from faro_lib.protocol import PLAN_ATTEMPTS, Plan
 from faro_lib.workload import Job
+from faro_ops.journal.reading import parts
+from faro_ops.journal.ticks import Header
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube import status
 from faro_ops.operate.kube.capacity import Capacity
@@ -38,7 +41,6 @@ from faro_ops.operate.limits.steady_capacity import (
 )
 from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED
 from faro_ops.operate.loop.loop import without_data
-from faro_ops.operate.memory.journal import Header, Journal, parts
 from faro_ops.protocol import live_observation
 
 FULL = {"a": 8, "b": 8}  # all cores of both nodes
@@ -363,7 +365,7 @@ def test_a_tick_with_held_jobs_is_read_from_the_journal_as_it_was(tmp_path):
     world.templates["c"] = pod("template", "2")
     world.cordon("n1")  # its free cores are -inf
     step = world.tick()
-    path = tmp_path / "journal.jsonl"
+    path = tmp_path / "journal"
     with Journal(path) as written:
         written.begin(Header("FullUse", world.jobs, GuardrailConfig(), 10.0, True))
         written.tick(step, None)

@@ -17,12 +17,14 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.loops import TwoLoops
 from faro_lib.protocol import HISTORY_MINUTES, Plan
 from faro_lib.workload import Job
+from faro_ops.journal.ticks import Header
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.limits.held import loop_of
 from faro_ops.operate.loop import loop
 from faro_ops.operate.loop.late_counts import Folded
 from faro_ops.operate.loop.loop import LATE_COUNTS, refreshed
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory.journal import Header, Journal
+from faro_ops.operate.memory.resume import resume_run
 
 JOBS = (Job("a"), Job("b"))
 MINUTES = 20
@@ -186,7 +188,7 @@ def test_a_run_that_resumes_learns_counts_that_come_after_its_start(tmp_path, ch
     loop.run(World(), POLICY, JOBS, 8.5 * 60.0, journal=path)
     header = Header("Looking", JOBS, GuardrailConfig(), 60.0, True, changes=changes)
     with Journal(path) as journal:
-        past = journal.resume(POLICY, header)
+        past = resume_run(journal, POLICY, header)
     memory = past.memory
     for minute in range(9, MINUTES + 1):
         seen = seen_at(minute, late(0, 5, 5)(minute))

@@ -25,13 +25,14 @@ from faro_lib.workload import Job, Placement, pools_of
 from faro_lib.workload.pools import chained
 from faro_ops import cli
 from faro_ops.http import HttpClient
+from faro_ops.journal import reading
+from faro_ops.journal.ticks import plain
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.limits.pacing import paced
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import run
-from faro_ops.operate.memory import journal
-from faro_ops.operate.memory.records import plain
+from faro_ops.operate.memory import resume
 from faro_ops.operate.rayserve import pool_replica
 from faro_ops.operate.rayserve.applications import Deployment
 from faro_ops.operate.rayserve.cluster import RayServeCluster
@@ -448,9 +449,9 @@ class TestTheLoop:
         fake, path = self.ray(), tmp_path / "journal"
         with fake.served() as address:
             self.steps(address, self.policy(), path)
-        header, ticks = journal.read(path)
+        header, ticks = reading.read(path)
         assert any(one.step.plan.placement for one in ticks)
-        for taken, again in journal.replay(self.policy(), header, ticks):
+        for taken, again in resume.replay(self.policy(), header, ticks):
             np.testing.assert_array_equal(again.target, taken.target)
             assert plain(again.plan)["placement"] == plain(taken.plan)["placement"]
 

@@ -26,9 +26,10 @@ from faro_lib.workload.replicas import Continuous, mapping_of
 from faro_ops.advise.profile.load_generator import DROPPED, FAILED, UNSENT, Script
 from faro_ops.advise.profile.profile import profile_job
 from faro_ops.http import BUSY_RETRY_S
+from faro_ops.journal import reading
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import OBSERVE, run
-from faro_ops.operate.memory import journal
+from faro_ops.operate.memory import resume
 from faro_ops.operate.rayserve import local
 from faro_ops.operate.rayserve.backend import Endpoint
 from faro_ops.operate.rayserve.cluster import RayServeCluster
@@ -312,7 +313,7 @@ def test_a_killed_controller_resumes_within_two_ticks_and_ends_on_sigterm(ray, t
             second.kill()
         second.communicate()
     assert [state(ray, job.name)["target_num_replicas"] for job in JOBS] == [3, 3]
-    _, ticks = journal.read(tmp_path / "journal")
+    _, ticks = reading.read(tmp_path / "journal")
     assert len(ticks) >= 3
 
 
@@ -349,9 +350,9 @@ def test_the_journal_of_a_live_run_replays_to_the_same_plans(ray, tmp_path):
     ):
         assert result().count(FAILED) == 0
         loop.ticks(1)
-    header, ticks = journal.read(tmp_path / "journal")
+    header, ticks = reading.read(tmp_path / "journal")
     assert len(ticks) >= 8
-    for taken, again in journal.replay(policy(), header, ticks):
+    for taken, again in resume.replay(policy(), header, ticks):
         np.testing.assert_array_equal(again.target, taken.target)
         np.testing.assert_array_equal(again.plan.drop, taken.plan.drop)
         assert again.plan.reason == taken.plan.reason

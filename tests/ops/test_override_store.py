@@ -1,4 +1,4 @@
-"""The file next to a journal in which `faro set` keeps orders, and readers that fail."""
+"""The orders of `faro set` in a journal, and readers that fail."""
 
 import json
 import threading
@@ -10,13 +10,14 @@ from waiting import PATIENCE_S
 
 from faro_ops import cli
 from faro_ops.cli.shared import say
+from faro_ops.journal import database
+from faro_ops.journal.documents import Texts
 from faro_ops.operate.loop.loop import run
-from faro_ops.operate.memory import override_store
-from faro_ops.operate.memory.override_store import OverridesFile, locked, path_of
+from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.memory.overrides import LastKnown, Override, Watched
 
 NOW_S = time.time()
-EARLIER_VERSION = {
+OF_A = {
     "job": "a",
     "by": "me",
     "from_s": NOW_S - 1,
@@ -28,7 +29,20 @@ EARLIER_VERSION = {
 
 @pytest.fixture
 def store(tmp_path):
-    return OverridesFile(path_of(tmp_path / "j"))
+    (tmp_path / "j").mkdir()
+    return JournalOverrides(tmp_path / "j")
+
+
+def write_rows(store, *rows):
+    with Texts(store.path.parent, "order").changing() as (_, _, added):
+        added += [row if isinstance(row, str) else json.dumps(row) for row in rows]
+
+
+def damage(store, old, new):
+    """Replace a text in the file, whose checksums become wrong."""
+    content = store.path.read_bytes()
+    assert content.count(old) == 1
+    store.path.write_bytes(content.replace(old, new))
 
 
 @pytest.fixture
@@ -43,54 +57,91 @@ class TestADamagedFile:
         ("row", "reason"),
         [
             (1, "it must be a mapping with a job"),
+            ("[" * 100_000, "it must be a mapping with a job"),
             ({"by": "me", "from_s": 1.0, "replicas": 2}, "it names no job"),
             ({"job": "a", "by": "me", "from_s": "x", "replicas": 2}, "are not Unix times"),
             ({"job": "a", "by": 7, "from_s": 1.0, "replicas": 2}, "must be text"),
             ({"job": "a", "by": "me", "from_s": 1.0}, "either replicas or load"),
-            (EARLIER_VERSION | {"replica": 2}, "'replica' is unknown; accepted: job, by"),
+            (OF_A | {"replica": 2}, "'replica' is unknown; accepted: job, by"),
         ],
     )
-    def test_one_damaged_row_does_not_lose_the_others(self, store, row, reason):
-        store.path.write_text(json.dumps([EARLIER_VERSION, row]))
+    def test_one_invalid_order_does_not_lose_the_others(self, store, row, reason):
+        write_rows(store, OF_A, row)
         orders = store.read()
         assert [one.replicas for one in orders.valid] == [2]
         (rejected,) = orders.rejected
         assert reason in rejected.reason
 
-    @pytest.mark.parametrize("content", ["[", "{}x", "", '{"job": "a"}', "3", "[" * 100_000])
-    def test_a_file_that_is_no_list_of_json_keeps_the_orders_last_known(
+    def test_an_order_with_a_damaged_byte_is_named_and_does_not_lose_the_others(self, store):
+        write_rows(store, OF_A, OF_A | {"job": "b", "by": "somebody"})
+        damage(store, b"somebody", b"someb0dy")
+        orders = store.read()
+        assert [one.job for one in orders.valid] == ["a"]
+        assert "damaged on the disk" in str(orders.rejected[0])
+
+    def test_an_order_whose_kind_is_damaged_is_still_named(self, store):
+        write_rows(store, OF_A)
+        damage(store, b"order{", b"0rder{")
+        assert store.read().valid == ()
+        assert len(store.read().rejected) == 1
+
+    @pytest.mark.parametrize("content", [b"[", b"damaged", b"\0" * 8192])
+    def test_a_file_that_sqlite_cannot_read_keeps_the_orders_last_known(
         self, store, table, content
     ):
-        store.path.write_text(json.dumps([EARLIER_VERSION]))
+        write_rows(store, OF_A)
         watched = Watched(table, LastKnown(store.read))
-        store.path.write_text(content)
-        with pytest.raises(OSError, match="remove it; the orders last known stay") as raised:
+        store.path.write_bytes(content)
+        with pytest.raises(OSError, match=r"remove it .* the orders last known stay") as raised:
             watched.new()
         assert str(raised.value).isprintable()
         assert watched.new() is None
         assert watched.known.fixed_jobs == ("a",)
 
     def test_it_does_not_stop_a_start(self, store, table):
-        store.path.write_text("[")
+        store.path.write_bytes(b"damaged")
         assert Watched(table, LastKnown(store.read)).known.fixed == ()
 
-    def test_faro_set_does_not_overwrite_it(self, tmp_path, store, capsys):
+    def test_faro_set_does_not_overwrite_it(self, tmp_path, capsys):
         run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=tmp_path / "j")
-        store.path.write_text("[")
+        store = JournalOverrides(tmp_path / "j")
+        store.path.write_bytes(b"damaged")
         assert cli.main(["set", "a", "--journal", str(tmp_path / "j"), "--replicas", "2"]) == 2
-        assert "not a file of `faro set`" in capsys.readouterr().err
-        assert store.path.read_text() == "["
+        message = capsys.readouterr().err
+        assert "run.db: damaged (file is not a database); remove it" in message
+        assert store.path.read_bytes() == b"damaged"
 
     def test_a_row_that_this_version_does_not_know_stays_in_the_file(self, store):
         newer = {"job": "b", "by": "me", "from_s": 1.0, "pause": True}
-        store.path.write_text(json.dumps([newer]))
+        write_rows(store, newer)
         store.change(adds=Override("a", "me", NOW_S, replicas=2))
-        assert json.loads(store.path.read_text())[0] == newer
+        first, _ = Texts(store.path.parent, "order").read()
+        assert json.loads(first.body) == newer
+
+
+def test_a_kill_at_any_byte_of_an_order_leaves_all_orders_or_all_but_this_one(store, tmp_path):
+    write_rows(store, OF_A)
+    before = store.path.read_bytes()
+    reader = database.connection_to(store.path)  # keeps the write-ahead log
+    reader.execute("SELECT count(*) FROM text").fetchone()
+    store.change(adds=Override("b", "me", NOW_S, replicas=3))
+    log = database.beside(store.path)[0]
+    content = log.read_bytes()
+    reader.close()
+    copy = JournalOverrides(tmp_path / "killed")
+    copy.path.parent.mkdir()
+    for length in range(0, len(content) + 1, 97):
+        for file in database.beside(copy.path):
+            file.unlink(missing_ok=True)
+        copy.path.write_bytes(before)
+        database.beside(copy.path)[0].write_bytes(content[:length])
+        assert [one.job for one in copy.read().valid] in (["a"], ["a", "b"]), length
+        assert copy.read().rejected == ()
 
 
 class TestTwoWriters:
     def test_orders_that_many_people_set_at_once_are_all_kept(self, store, monkeypatch):
-        monkeypatch.setattr(override_store, "LOCK_S", PATIENCE_S)
+        monkeypatch.setattr(database, "WAIT_S", PATIENCE_S)
         jobs = [f"j{n}" for n in range(20)]
 
         def order(job):
@@ -104,13 +155,20 @@ class TestTwoWriters:
         assert sorted(one.job for one in store.read().valid) == sorted(jobs)
 
     def test_one_who_waits_too_long_is_told_and_changes_nothing(self, store, monkeypatch):
-        monkeypatch.setattr(override_store, "LOCK_S", 0.05)
+        monkeypatch.setattr(database, "WAIT_S", 0.05)
         with (
-            locked(store.path),
-            pytest.raises(ValueError, match="another `faro set` has been writing"),
+            Texts(store.path.parent, "order").changing(),
+            pytest.raises(OSError, match="another process has been writing it"),
         ):
             store.change(adds=Override("a", "me", NOW_S, replicas=2))
         assert store.read().valid == ()
+
+    def test_a_controller_reads_orders_while_another_is_being_written(self, store):
+        write_rows(store, OF_A)
+        with Texts(store.path.parent, "order").changing() as (_, _, added):
+            added.append(json.dumps(OF_A | {"job": "b"}))
+            assert [one.job for one in store.read().valid] == ["a"]
+        assert [one.job for one in store.read().valid] == ["a", "b"]
 
 
 class TestTheTable:
@@ -166,7 +224,8 @@ class TestTextFromOutside:
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_clearing_a_job_that_does_not_exist_removes_its_orders(tmp_path, store, capsys):
+def test_clearing_a_job_that_does_not_exist_removes_its_orders(tmp_path, capsys):
+    store = JournalOverrides(tmp_path / "j")
     run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=tmp_path / "j")
     store.change(adds=Override("gone", "me", NOW_S, replicas=2))
     assert cli.main(["set", "gone", "--journal", str(tmp_path / "j"), "--clear"]) == 0

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from journal_things import exported
 from live_things import Wanting
 
 from faro_lib.experiments.trials import run_trials, trial_seeds
@@ -336,12 +337,12 @@ def observed(tmp_path):
         SimulatedCluster(day, draws, 8, np.array([4, 4])),
         Wanting([4, 4]),
         day.jobs,
-        journal=tmp_path / "run.jsonl",
+        journal=tmp_path / "run.journal",
         until_s=60.0 * OBSERVED_MINUTES + 1,
     )
     by_job = np.split(draws.arrival_s // 60, draws.first[1:-1])
     arrived = np.stack([np.bincount(minute.astype(int))[:OBSERVED_MINUTES] for minute in by_job])
-    return day.jobs, arrived, tmp_path / "run.jsonl"
+    return day.jobs, arrived, tmp_path / "run.journal"
 
 
 def test_the_history_of_a_journal_is_what_the_controller_observed(observed, capsys):
@@ -356,14 +357,13 @@ def test_the_history_of_a_journal_is_what_the_controller_observed(observed, caps
 
 def test_minutes_that_no_tick_of_the_journal_observed_are_missing(observed):
     *_, journal = observed
-    minute, kept = 0, []
-    for line in journal.read_text().splitlines():
-        # Only the first tick of a minute has its number.
-        minute = json.loads(line).get("observation", {}).get("minute", minute)
-        if not 10 < minute < 30:
-            kept.append(line)
-    journal.write_text("\n".join(kept) + "\n")
-    history = history_from_journal(str(journal))
+    minutes = [
+        json.loads(line).get("observation", {}).get("minute", 0) for line in exported(journal)
+    ]
+    kept = [line for line, minute in zip(exported(journal), minutes) if not 10 < minute < 30]
+    lines = journal.with_suffix(".jsonl")
+    lines.write_text("\n".join(kept) + "\n")
+    history = history_from_journal(str(lines))
     unknown = np.isnan(history.today).any(axis=0).nonzero()[0]
     assert unknown.tolist() == [10, 11, 12, 13, 14]  # the next looks back 15
 

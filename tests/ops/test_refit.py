@@ -1,6 +1,5 @@
 """A child process refits the model during the loop; only one that is as good replaces it."""
 
-import json
 import os
 import signal
 import threading
@@ -13,6 +12,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from journal_things import count_ticks
 from live_things import JOBS, FakeRay, Still
 from waiting import PATIENCE_S, until
 
@@ -22,12 +22,13 @@ from faro_lib.workload import Traces
 from faro_ops import cli
 from faro_ops.cli import model as models
 from faro_ops.cli.model import ACCEPTED, FAILED, JOURNAL, REFUSED, REVERTED, FreshModel, Source
+from faro_ops.journal.reading import parts
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.loop import background
 from faro_ops.operate.loop.background import in_child, latest
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.loop.renewal import fitted, renewal
-from faro_ops.operate.memory.journal import Journal
 
 LIMITS = {"limit_s": 60.0, "limit_gb": 4.0}
 
@@ -317,7 +318,7 @@ def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_li
     monkeypatch.setattr(Exporter, "__init__", note)
 
     def ticks():
-        return log.read_text().count('"tick"') if log.exists() else 0
+        return count_ticks(log)
 
     def operator():
         end_s = time.monotonic() + 240
@@ -352,5 +353,4 @@ def test_ticks_go_on_and_the_lease_is_kept_while_a_slow_refit_is_ended_at_its_li
     assert "refit failed: it took longer than 15 s; the earlier model stays" in said
     assert "Traceback" not in said
     assert len(holders) == 1
-    headers = {line for line in log.read_text().splitlines() if json.loads(line)["kind"] == "begin"}
-    assert len(headers) == 1
+    assert len(parts(log)) == 1

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from journal_things import exported as lines_of
 from live_things import Wanting
 from observations import observed
 
@@ -16,9 +17,9 @@ from faro_lib.protocol import hold
 from faro_lib.workload import Job, Traces
 from faro_ops.advise.sources.load_history import exported_days, journal_days
 from faro_ops.cli.model import Source, at_time_of_day, context_of
+from faro_ops.journal import reading, ticks, writing
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import run
-from faro_ops.operate.memory import journal as journals
 from faro_ops.operate.memory.overrides import Settings
 
 JOBS = (Job("a"),)
@@ -112,9 +113,9 @@ def test_days_before_the_clocks_changed_are_learnt_by_the_local_time_of_day(
         traces = exported_days("http://p:9090", JOBS)
     else:
         path = tmp_path / "journal"
-        with journals.Journal(path) as written:
+        with writing.Journal(path) as written:
             origin_s = int(end_s) - 60 * minutes
-            header = journals.Header("x", JOBS, GuardrailConfig(), 60.0, True, origin_s=origin_s)
+            header = ticks.Header("x", JOBS, GuardrailConfig(), 60.0, True, origin_s=origin_s)
             written.begin(header)
             for minute in range(15, minutes + 1, 15):
                 seen = observed(
@@ -258,7 +259,7 @@ def test_complete_local_days_are_learnt_from_the_journal_across_a_change_of_the_
         **ticks,
         changes=("job 'b': added",),
     )
-    assert len(journals.parts(path)) == 2
+    assert len(reading.parts(path)) == 2
     known = journal_days(path, both)
     days = np.concatenate([known.train, known.evaluation[None]])[:, 0]
     assert days.shape == (2, 2, 1440)  # without the first two hours, from 22:00
@@ -266,17 +267,16 @@ def test_complete_local_days_are_learnt_from_the_journal_across_a_change_of_the_
     assert (days[0, 1] == 0).sum() > 1200  # before the job was there
 
 
-def test_a_damaged_archive_from_more_than_a_week_ago_does_not_matter_to_what_is_learnt(
+def test_a_damaged_file_from_more_than_a_week_ago_does_not_matter_to_what_is_learnt(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(At, "now_s", 0.0)
     path = tmp_path / "j"
     clock = At(int(time.mktime((2026, 6, 1, 0, 0, 0, 0, 0, -1))))
     run(Counting(1), Wanting([1], tick_s=900.0), JOBS, 25 * 3600.0, clock=clock, journal=path)
-    path.write_text(path.read_text().replace('"begin"', '"begin", "generation": 1', 1))
-    archive = tmp_path / "j.000000.gz"
-    archive.write_bytes(b"damaged")
-    os.utime(archive, (time.time() - 9 * 86_400,) * 2)
+    file = path / "000000-2026-05-20.db"
+    file.write_bytes(b"damaged")
+    os.utime(file, (time.time() - 9 * 86_400,) * 2)
     np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))
 
 
@@ -303,7 +303,9 @@ def test_ticks_before_the_clock_of_the_journal_began_anew_do_not_stop_what_is_le
         clock=At(midnight),
         journal=tmp_path / "later",
     )
-    path.write_text(path.read_text() + (tmp_path / "later").read_text())
+    path = tmp_path / "both.jsonl"
+    lines = [*lines_of(tmp_path / "j"), *lines_of(tmp_path / "later")]
+    path.write_text("\n".join(lines) + "\n")
     np.testing.assert_array_equal(journal_days(path, JOBS).evaluation[0, 0], np.arange(1440))
 
 

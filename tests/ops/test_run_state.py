@@ -16,6 +16,7 @@ from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.kube.client import ApiError
 from faro_ops.operate.kube.plan_state import PlanState
 from faro_ops.operate.limits.authority import ADVISE, FULL, ONE, Authority, WithAuthority
@@ -23,13 +24,12 @@ from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
 from faro_ops.operate.loop import loop, surviving
 from faro_ops.operate.loop.surviving import RunTime, Surviving
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory.journal import Journal
 from faro_ops.operate.memory.run_state import (
     MAX_BYTES,
     VERSION,
     JobRecord,
+    JournalState,
     RunState,
-    StateFile,
     Unusable,
 )
 from faro_ops.protocol import AUTHORITY
@@ -387,18 +387,31 @@ def test_a_pass_that_ends_before_it_led_saves_nothing(api, faro):
 # --- without Kubernetes ---------------------------------------------------------------------------
 
 
-def test_without_kubernetes_the_state_is_next_to_the_journal(tmp_path):
-    store = StateFile(tmp_path / "run.jsonl")
+def test_without_kubernetes_the_state_is_in_the_journal(tmp_path):
+    store = JournalState(tmp_path)
     assert store.read() is None
+    for writer in ("pod-a", "pod-b"):
+        store.write(replace(STATE, writer=writer))
+        assert store.read() == RunState.from_json(replace(STATE, writer=writer).to_json())
+    assert (tmp_path / "run.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_state_in_a_journal_with_a_damaged_byte_is_refused_in_one_line(tmp_path):
+    store = JournalState(tmp_path)
     store.write(STATE)
-    assert store.read().writer == "pod-a"
-    assert (tmp_path / "run.jsonl.state.json").stat().st_mode & 0o777 == 0o600
+    content = (tmp_path / "run.db").read_bytes()
+    (tmp_path / "run.db").write_bytes(content.replace(b'"writer"', b'"wr1ter"'))
+    with pytest.raises(Unusable, match="is damaged on the disk; delete it"):
+        store.read()
+    (tmp_path / "run.db").write_bytes(b"damaged")
+    with pytest.raises(Unusable, match=r"run.db: damaged \(file is not a database\); remove it"):
+        store.read()
 
 
 def test_the_loop_restores_the_state_before_its_first_decision_and_saves_it_at_its_end(
     tmp_path, faro
 ):
-    store = StateFile(tmp_path / "j")
+    store = JournalState(tmp_path / "j")
     jobs = {job.name: JobRecord(COLUMNS | {"counted_s": 0.0}, 0.0) for job in JOBS}
     store.write(RunState(0.0, "another host", jobs))
 

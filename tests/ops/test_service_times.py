@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from api_world import ApiServer, Run
 from deployment_world import World as DeploymentWorld
+from journal_things import count_ticks
 from observations import observed
 
 from faro_lib import forecast
@@ -26,6 +27,8 @@ from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.cli.model import policy_of
+from faro_ops.journal import reading
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.deployments import template_revision
 from faro_ops.operate.limits.authority import ADVISE, FULL, Authority, WithAuthority
@@ -36,9 +39,8 @@ from faro_ops.operate.loop.service_report import ServiceTimesReport
 from faro_ops.operate.loop.service_times import SECTION, learned_of
 from faro_ops.operate.loop.surviving import RunTime, Surviving
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory import journal as journals
-from faro_ops.operate.memory.journal import Journal
-from faro_ops.operate.memory.run_state import RunState, StateFile
+from faro_ops.operate.memory import resume
+from faro_ops.operate.memory.run_state import JournalState, RunState
 from faro_ops.operate.rayserve.applications import listing_of
 from faro_ops.operate.rayserve.spec import ServeSpec
 
@@ -125,10 +127,10 @@ def test_faro_run_learns_unless_it_is_told_not_to(options, tmp_path, monkeypatch
     path = tmp_path / "j"
 
     def a_tick():
-        run.until(lambda: path.exists() and b'{"kind": "tick"' in path.read_bytes(), what="a tick")
+        run.until(lambda: count_ticks(path), what="a tick")
 
     assert run.go(a_tick, "--capacity", "8", *options, policy="Faro-Sum") == 0
-    _, ticks = journals.read(path)
+    _, ticks = reading.read(path)
     learned = [one.step.plan.service_factor for one in ticks]
     assert all((one is None) == bool(options) for one in learned)
     capsys.readouterr()
@@ -376,7 +378,7 @@ def test_a_restart_decides_as_without_one_and_knows_what_it_had_learned(tmp_path
         services, steps = Services(begins_s=0.0), []
         services.truth = {"a": 2.5, "b": 1.0, "c": 0.6}
         for end_s in until_s:
-            state = Surviving(StateFile(tmp_path / name), writer="host")
+            state = Surviving(JournalState(tmp_path / name), writer="host")
             with Journal(tmp_path / name) as journal:
                 loop.run(
                     services,
@@ -400,7 +402,7 @@ def test_a_restart_decides_as_without_one_and_knows_what_it_had_learned(tmp_path
 def test_a_new_leader_without_the_journal_goes_on_with_what_the_last_one_learned(tmp_path, faro):
     services = Services()
     first, _ = ticked(faro, services, minutes=12)
-    store = StateFile(tmp_path / "j")
+    store = JournalState(tmp_path / "j")
     last = Surviving(store, writer="pod-a")
     last.begin(Memory.start(faro, JOBS), JOBS, RunTime(1e9), services.now_s, -np.inf)
     last.after_tick(first, services.observe())
@@ -500,7 +502,7 @@ def test_what_a_job_had_before_its_factor_rose_survives_a_restart(section, faro)
 
 
 def test_a_new_leader_says_once_that_the_section_is_damaged_and_writes_a_new_one(tmp_path, faro):
-    store = StateFile(tmp_path / "j")
+    store = JournalState(tmp_path / "j")
     store.write(RunState(1e9, "pod-a", {}, {SECTION: "x", "other": 1}))
     said: list[str] = []
     new = Surviving(store, said.append, "pod-b")
@@ -537,7 +539,7 @@ def test_what_was_learned_hours_ago_is_uncertain_again(section, faro):
 
 def test_a_run_without_learning_keeps_the_section_for_the_next_one(context, tmp_path, section):
     stored, _ = section
-    store = StateFile(tmp_path / "j")
+    store = JournalState(tmp_path / "j")
     store.write(RunState(1e9, "host", {}, {SECTION: stored}))
     policy = policy_of("Faro-Sum", context, learning=False)
     kept = Surviving(store, writer="host")
@@ -677,8 +679,8 @@ def test_metrics_explain_and_trust_show_the_learned_times(faro, tmp_path, capsys
 
 def test_a_journal_replays_to_the_same_learned_times(faro, tmp_path):
     loop.run(Services(begins_s=0.0), faro, JOBS, 600.0, journal=tmp_path / "j")
-    header, ticks = journals.read(tmp_path / "j")
-    for was, now in journals.replay(faro, header, ticks):
+    header, ticks = reading.read(tmp_path / "j")
+    for was, now in resume.replay(faro, header, ticks):
         np.testing.assert_array_equal(now.plan.service_factor, was.plan.service_factor)
         np.testing.assert_array_equal(now.target, was.target)
 

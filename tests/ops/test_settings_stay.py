@@ -17,9 +17,9 @@ from waiting import PATIENCE_S
 from faro_lib.protocol import hold
 from faro_ops.cli import main
 from faro_ops.cli import model as models
+from faro_ops.journal.reading import parts
 from faro_ops.operate.kube import job_checks
 from faro_ops.operate.loop import settings_change
-from faro_ops.operate.memory.journal import parts
 
 WAIT = pytest.mark.parametrize("options", [["--apply"], ["--apply", "--wait"]], ids=["", "wait"])
 FAIR = {"a": 4, "b": 4, "c": 4}  # equal shares of twelve cores

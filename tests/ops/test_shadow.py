@@ -19,8 +19,8 @@ from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.advise.audit.records import records_from_journal
 from faro_ops.advise.audit.shadow import plan_scores
+from faro_ops.journal.reading import read
 from faro_ops.operate.loop import loop
-from faro_ops.operate.memory.journal import read
 from studies.traces.files import write_jobs
 
 MINUTES = 130
@@ -47,7 +47,7 @@ def dry_run(traces, replicas, path, minutes=MINUTES):
 @pytest.fixture(scope="module")
 def starved(traces, tmp_path_factory):
     """The first service has too little, and the others have too much."""
-    return dry_run(traces, [4, 4, 4], tmp_path_factory.mktemp("starved") / "run.jsonl")
+    return dry_run(traces, [4, 4, 4], tmp_path_factory.mktemp("starved") / "run.journal")
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,7 @@ def test_a_service_from_which_the_plans_take_too_much_is_named(starved, capsys, 
     header, ticks = read(starved)
     for one in ticks:
         one.step.target[:] = [6, 2, 4]
-    monkeypatch.setattr(
-        "faro_ops.operate.memory.journal.with_same_jobs", lambda path: (header, ticks)
-    )
+    monkeypatch.setattr("faro_ops.journal.reading.with_same_jobs", lambda path: (header, ticks))
     monkeypatch.setattr(module, "TRIALS", 1)
     assert cli.main(["shadow", "x.jsonl"]) == 0
     assert "worse for: job1" in capsys.readouterr().out
@@ -159,9 +157,7 @@ def test_minutes_in_which_more_requests_were_dropped_than_the_slo_allows_are_inf
 def test_plans_that_are_bounds_of_autoscalers_are_refused_in_one_line(starved, capsys, monkeypatch):
     header, ticks = read(starved)
     bounds = [with_plan(one, floor=np.ones(3, int)) for one in ticks]
-    monkeypatch.setattr(
-        "faro_ops.operate.memory.journal.with_same_jobs", lambda path: (header, bounds)
-    )
+    monkeypatch.setattr("faro_ops.journal.reading.with_same_jobs", lambda path: (header, bounds))
     monkeypatch.setattr("faro_ops.advise.audit.shadow.TRIALS", 1)
     assert cli.main(["shadow", "x.jsonl"]) == 2
     said = capsys.readouterr().err

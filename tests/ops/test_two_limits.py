@@ -24,6 +24,8 @@ from faro_lib.protocol import hold
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import SERIAL, Continuous
 from faro_ops.cli import main
+from faro_ops.journal.ticks import Header, Tick, tick_of, tick_record
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.deployment_metrics import (
     FIRST_TOKEN,
@@ -42,8 +44,6 @@ from faro_ops.operate.kube.vllm import (
 from faro_ops.operate.kube.vllm import FIRST_TOKEN as FIRST_TOKEN_OF_VLLM
 from faro_ops.operate.kube.vllm import PER_TOKEN as PER_TOKEN_OF_VLLM
 from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.memory.journal import Header, Journal
-from faro_ops.operate.memory.records import encoded, step_of, tick_record
 from faro_ops.operate.rayserve.recent import RecentSeconds
 from faro_ops.operate.rayserve.replica import ReplicaQueue
 from faro_ops.operate.rayserve.statistics import StatsAggregator, add_row, empty_row, fault_of
@@ -397,7 +397,8 @@ def live_step() -> Step:
 
 
 def test_the_journal_keeps_both_latencies_and_the_goodput():
-    again = step_of(json.loads(encoded(tick_record(live_step(), None, None, None))), None)
+    record = json.loads(json.dumps(tick_record(Tick(live_step()), None)))
+    again = tick_of(record, 1, None).step
     assert again.observation.first_token_s.tolist() == [0.4]
     assert again.observation.per_token_s.tolist() == [0.06]
     assert again.observation.goodput_rps.tolist() == [1.5]

@@ -53,7 +53,7 @@ ORDER = {
             "prometheus",
             "free_memory",
         ),
-        *("protocol", "operate", "advise", "cli"),
+        *("protocol", "journal", "operate", "advise", "cli"),
     ],
 }
 

@@ -21,7 +21,7 @@ from checkouts import ROOT, reader_checkout, surroundings, typed
 from faro_pipeline.check import needed_gb
 from faro_pipeline.settings import Config
 
-from faro_ops.operate.memory.journal import arrivals, read
+from faro_ops.journal.reading import arrivals, read
 
 README, START = ((ROOT / name).read_text() for name in ("README.md", "docs/start.md"))
 COMMANDS = [
@@ -39,10 +39,10 @@ SIMULATE = f"{FARO} simulate --policy AIAD --policy Faro-Sum --capacity 32 --tri
 RECOMMEND = f"{FARO} recommend --workload data/example.csv --jobs data/example-jobs.csv --curve"
 RUN = (
     f"{FARO} run --backend local --jobs data/example-jobs.csv --capacity 8 --apply "
-    "--journal run.jsonl"
+    "--journal run.journal"
 )
-EXPLAIN = f"{FARO} explain run.jsonl"
-NEXT = f"{FARO} recommend --journal run.jsonl --capacity 8"
+EXPLAIN = f"{FARO} explain run.journal"
+NEXT = f"{FARO} recommend --journal run.journal --capacity 8"
 HELP = f"{FARO} --help"
 TESTED = [LAB, FIGURES, TEST, PAPER, MINE, DATA]
 TESTED += [SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP]
@@ -113,7 +113,7 @@ def test_the_controller_of_the_readme_scales_until_sigterm_and_its_journal_expla
         until = time.monotonic() + 300  # until it has scaled and has counted one complete minute
         while (
             '"applied": true' not in log.read_text()
-            or not arrivals(*read(folder / "run.jsonl")).size
+            or not arrivals(*read(folder / "run.journal")).size
         ):
             assert running.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()

@@ -17,7 +17,8 @@ from faro_lib.protocol import hold
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Continuous
 from faro_ops.advise.profile.load_generator import Sent
-from faro_ops.operate.memory.journal import Header, Journal
+from faro_ops.journal.ticks import Header
+from faro_ops.journal.writing import Journal
 from studies.live.engine import scale as engine_scale
 from studies.live.engine.model import TIMINGS, Engine, check_engine, model_file
 from studies.live.engine.random_model import FIRST_WORD, Size, write_model

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import waiting
+from journal_things import count_ticks
 from kube_things import measured, node, pod
 from waiting import PATIENCE_S
 
@@ -272,5 +273,4 @@ class Run:
         self.until(lambda: self.ticks() >= before + more, what=f"{more} ticks")
 
     def ticks(self) -> int:
-        path = self.folder / "j"
-        return path.read_bytes().count(b'{"kind": "tick"') if path.exists() else 0
+        return count_ticks(self.folder / "j")

@@ -1,33 +1,65 @@
-"""Journals for tests: edits with right checksums, and ticks of many jobs without a policy."""
+"""Journals for tests: their lines, full disks, and ticks of many jobs without a policy."""
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from observations import observed
 
 from faro_lib.control import GuardrailConfig
 from faro_lib.control.tick import Step
 from faro_lib.workload import Job
+from faro_ops.journal import database
+from faro_ops.journal.lines import exported_lines
+from faro_ops.journal.reading import recorded
+from faro_ops.journal.ticks import Header
 from faro_ops.operate.limits.authority import Authority
-from faro_ops.operate.memory.journal import Header
-from faro_ops.operate.memory.records import complete_lines, decoded, encoded
 from faro_ops.protocol import LivePlan, live_observation
 
 TICK_S = 10.0
 
 
-def edit(path: Path, old: str, new: str, count: int = -1) -> None:
-    """Replace a text in the lines of a journal or of an archive, whose checksums stay right."""
-    lines = list(complete_lines(path))
-    text = "".join(json.dumps(decoded(line)) + "\n" for line in lines)
-    records = [json.loads(line) for line in text.replace(old, new, count).splitlines()]
-    content = b"".join(encoded(record) for record in records)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+def exported(path: Path) -> list[str]:
+    """The lines of `faro export`."""
+    lines, header = [], None
+    for of_part, tick in recorded(path):
+        lines += exported_lines(of_part, tick, begins=of_part is not header)
+        header = of_part
+    return lines
+
+
+def edited(path: Path, old: str, new: str) -> Path:
+    """A file with the lines of a journal, in which a text is replaced."""
+    file = path.with_name(f"{path.name}.jsonl")
+    file.write_text("".join(line.replace(old, new) + "\n" for line in exported(path)))
+    return file
+
+
+def count_ticks(path: Path) -> int:
+    """How many ticks a controller has written so far; 0 without a journal."""
+    with suppress(FileNotFoundError, ValueError):
+        return sum(1 for _ in recorded(path))
+    return 0
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, full: Callable[[], bool]) -> None:
+    """Make SQLite report a full disk at each write of ticks while `full()`."""
+    insert = database.insert
+
+    def on_full_disk(*of: Any) -> None:
+        if full():
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        insert(*of)
+
+    monkeypatch.setattr(database, "insert", on_full_disk)
 
 
 def header_of(jobs: int) -> Header:

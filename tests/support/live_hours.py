@@ -31,7 +31,7 @@ import psutil
 from faro_lib.workload import Job
 from faro_ops.advise.profile.load_generator import DROPPED, FAILED, SERVED, UNSENT, Script, Sent
 from faro_ops.http import BUSY_RETRY_S
-from faro_ops.operate.memory import journal
+from faro_ops.journal import reading
 from faro_ops.operate.rayserve import local
 from faro_ops.operate.rayserve.deploy import APPLICATIONS, configuration, deploy
 from faro_ops.operate.rayserve.spec import serve_specs
@@ -66,7 +66,7 @@ class World:
         self.disk = disk
         self.rng = np.random.default_rng(seed)
         self.seen = Seen()
-        self.journal = disk / "run.jsonl"
+        self.journal = disk / "run.journal"
         self.table = folder / "jobs.yaml"
         self.log = folder / "controller.log"
         self.write_table()
@@ -303,8 +303,8 @@ def run(hours: float, every_s: float, seed: int) -> tuple[Seen, Script, Sent, di
             if world.controller.poll() is None:
                 world.controller.kill()
         figures = {
-            "journal_bytes": sum(file.stat().st_size for file in disk.iterdir()),
-            "ticks": sum(len(ticks) for _, ticks in journal.parts(world.journal)),
+            "journal_bytes": sum(file.stat().st_size for file in world.journal.iterdir()),
+            "ticks": sum(len(ticks) for _, ticks in reading.parts(world.journal)),
             "log": Counter(told(line) for line in world.log.read_text().splitlines()),
         }
         return (

@@ -34,6 +34,7 @@ from soak_world import (
 )
 
 from faro_lib.queueing.service_factor import FACTORS
+from faro_ops.journal.database import day_files
 from faro_ops.operate.kube.plan_state import KEY
 from faro_ops.operate.kube.preflight import state_name
 from faro_ops.operate.loop.job_states import CONTESTED, GONE, MISCONFIGURED, MISSING
@@ -444,9 +445,9 @@ def damage_journal(world: World, job: str) -> None:
     """A byte in the middle of the newest journal is wrong when its controller starts again."""
     kill_all(world, job)
     for one in world.pods:
-        if one.journal.exists() and (size := one.journal.stat().st_size):
-            with one.journal.open("r+b") as file:
-                file.seek(size // 2)
+        for newest in day_files(one.journal)[-1:]:
+            with newest.open("r+b") as file:
+                file.seek(newest.stat().st_size // 2)
                 file.write(b"\x00")
 
 

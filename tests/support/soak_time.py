@@ -20,6 +20,7 @@ import os
 import select
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -29,6 +30,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
+
+from faro_ops.journal import database
 
 SAID_LINES = 400  # lines of standard error that are kept of each process
 REAL_WAIT_S = 150.0  # a thread that has not gone on for twice as long in real time has hung
@@ -43,7 +46,7 @@ class Process:
     """A program in virtual time.
 
     said : its last lines on standard error.
-    full_disk : whether its fsync fails.
+    full_disk : whether it cannot write its journal.
     ended : how its first thread ended: "" while it runs, "killed", or why.
     """
 
@@ -333,11 +336,14 @@ class VirtualTime:
 
             return call
 
-        def fsync(process: Process, number: int) -> None:
-            if process.full_disk:
-                import errno
+        write = database.insert
 
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        def insert(process: Process, *of: Any) -> None:
+            if process.full_disk:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            write(*of)
 
         def handle(process: Process, number: int, handler: Any) -> Any:
             before = process.handlers.get(number, signal.SIG_DFL)
@@ -345,7 +351,7 @@ class VirtualTime:
             return before
 
         yield os, "getpid", of_process(os.getpid, lambda process: process.pid)
-        yield os, "fsync", of_process(os.fsync, fsync)
+        yield database, "insert", of_process(write, insert)
         yield signal, "signal", of_process(signal.signal, handle)
         yield (
             socket,

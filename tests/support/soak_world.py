@@ -339,7 +339,7 @@ class World:
         return work
 
     def _start(self, name: str) -> Pod:
-        journal = self.folder / name / "journal.jsonl"
+        journal = self.folder / name / "journal"
         process = self.virtual.process(name)
         self.virtual.start(process, self._run(journal))
         return Pod(name, journal, process)

@@ -25,7 +25,7 @@ from faro_ops.advise.sources.load_history import (
     with_times,
 )
 from faro_ops.jobs_table import read_unshared
-from faro_ops.operate.memory.journal import arrivals, with_same_jobs
+from faro_ops.journal.reading import arrivals, with_same_jobs
 from faro_ops.prometheus import read_prometheus
 
 # Such as latency_mean_s, latency_p99_s.

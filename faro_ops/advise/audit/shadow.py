@@ -17,7 +17,8 @@ from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.advise.recommend.recommendation import LIVE
 from faro_ops.advise.recommend.sizing import uniform_draws
-from faro_ops.operate.memory.journal import Header, Tick, arrivals
+from faro_ops.journal.reading import arrivals
+from faro_ops.journal.ticks import Header, Tick
 from faro_ops.protocol import live_plan
 
 BLOCK_MINUTES = 30

@@ -46,13 +46,8 @@ from faro_lib.workload.timed import (
     timed_counts,
 )
 from faro_ops.jobs_table import read_unshared
-from faro_ops.operate.memory.journal import (
-    Tick,
-    arrivals,
-    counts_by_minute,
-    recorded,
-    with_same_jobs,
-)
+from faro_ops.journal.reading import arrivals, counts_by_minute, recorded, with_same_jobs
+from faro_ops.journal.ticks import Tick
 from faro_ops.prometheus import read_prometheus
 
 # Query for the requests per minute that `faro run` exports. The empty alternative after `|` matches

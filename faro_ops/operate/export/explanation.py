@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.protocol import HOLD, OVERRIDE
 from faro_lib.sharing.placement import MOST_JOBS, SPARE
 from faro_lib.workload import Job, Placement, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.operate.loop.job_states import JobState
-from faro_ops.operate.memory.journal import Header, Tick
+from faro_ops.journal.ticks import Header, Tick, Trouble, decided
+from faro_ops.operate.loop.job_states import FINE
 from faro_ops.protocol import live_observation, live_plan
 
 
@@ -30,7 +29,7 @@ def decision_at(
         raise ValueError(f"{journal}: no decision has been made yet")
     header, last = decisions[-1]
     if at_s is None:
-        acting = [tick for of, tick in decisions if of is header and decided(tick)]
+        acting = [tick for of, tick in decisions if of is header and decided(tick.step.plan)]
         return header, acting[-1] if acting else last
     first_s, last_s = _now_s(decisions[0][1]), _now_s(last)
     if at_s < first_s:
@@ -42,12 +41,6 @@ def decision_at(
 
 def _now_s(tick: Tick) -> float:
     return tick.step.observation.now_s
-
-
-def decided(tick: Tick) -> bool:
-    """Whether a tick's plan has a forecast or, for some job, a reason besides HOLD and OVERRIDE."""
-    plan = tick.step.plan
-    return plan.forecast_rps is not None or not set(plan.reason) <= {HOLD, OVERRIDE}
 
 
 def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
@@ -82,7 +75,7 @@ def explained(header: Header, tick: Tick) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"job": job.name}
         for name, column in columns.items():
             row[name] = math.nan if column is None else column[n].item()
-        now = tick.troubled.get(job.name, JobState())
+        now = tick.troubled.get(job.name, Trouble(FINE, "", 0.0))
         row["assumed_service_s"] = job.busy_s
         row["per_token_slo_s"] = _per_token_slo_s(job)
         row |= {"slo_s": job.slo_s, "reason": plan.reason[n], "state": now.state}

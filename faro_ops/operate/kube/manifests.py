@@ -29,7 +29,7 @@ DASHBOARD_PORT = 8265
 SERVING_PORT = 8000
 SECRET = "faro-ray-token"
 SECRET_KEY = "auth_token"
-JOURNAL = "/var/lib/faro/journal.jsonl"  # in an emptyDir, which outlives containers but not pods
+JOURNAL = "/var/lib/faro/journal"  # in an emptyDir, which outlives containers but not pods
 BACKENDS = ("rayserve", "deployments")
 # These files stay out of the kustomization. Otherwise `kubectl delete -k` would delete the model
 # servers' namespace.

@@ -28,6 +28,8 @@ from faro_lib.protocol import (
 )
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.journal.ticks import Header, Trouble
+from faro_ops.journal.writing import Journal
 from faro_ops.operate.limits.brake import LiveMemory
 from faro_ops.operate.limits.held import loop_of, with_loop
 from faro_ops.operate.loop.clock import Clock
@@ -38,7 +40,7 @@ from faro_ops.operate.loop.renewal import renewed
 from faro_ops.operate.loop.scaling import NotScaled
 from faro_ops.operate.loop.surviving import RunTime, Surviving
 from faro_ops.operate.loop.tick import Deadline, tick
-from faro_ops.operate.memory.journal import Header, Journal, next_memory
+from faro_ops.operate.memory.resume import next_memory, resume_run
 from faro_ops.protocol import live_observation
 
 # Reasons with which `on_failure` is called if something other than the policy fails.
@@ -83,9 +85,9 @@ def run(
     Parameters
     ----------
     apply : False for a dry run, which records plans but requests nothing.
-    journal : file that records every tick, or an open Journal. If it has ticks, the run resumes
+    journal : folder that records every tick, or an open Journal. If it has ticks, the run resumes
         from them, and `clock` must have the scale in the journal's header, and its origin too,
-        unless `changes` say that time 0 has moved. `Journal.resume` says which settings may differ.
+        unless `changes` say that time 0 has moved. `resume_run` says which settings may differ.
     clock : clock of a live run, or None if the cluster simulates time. A live run skips late ticks.
     on_step : called after every tick.
     on_failure : called with (reason, message) for every failure. Without it, an exception is raised
@@ -131,7 +133,7 @@ def run(
                 records = journal
             else:
                 records = stack.enter_context(Journal(journal))
-            past = records.resume(policy, header, clock.now_s if clock else np.inf)
+            past = resume_run(records, policy, header, clock.now_s if clock else np.inf)
             if past:
                 memory, start_s = past.memory, past.observation.now_s
                 # If the jobs have changed, the last observation describes other jobs.
@@ -183,7 +185,7 @@ def run(
             memory = next_memory(after, apply, error_line, failed)
             note_states(board, jobs, guardrails, after.guard, step, writers_of(cluster))
             if records:  # with `on_failure`, a full disk does not stop the loop
-                troubled = board.troubled() if states else {}
+                troubled = troubles_of(board) if states else {}
                 record = step, error_line, failed, troubled
                 attempt(JOURNAL, on_failure, records.tick, *record)
             if surviving:
@@ -207,6 +209,14 @@ def adopting(memory: Memory, observation: Observation) -> LiveMemory:
     guard = replace(guard, target=observation.target, drop=drop)
     known = LiveMemory.of(replace(memory, pending=pending, guard=guard))
     return known.not_knowing_falls(live_observation(observation))
+
+
+def troubles_of(board: JobStates) -> dict[str, Trouble]:
+    """What is wrong with the jobs on a board, as the journal records it."""
+    return {
+        job: Trouble(one.state, one.reason, round(one.since_s))
+        for job, one in board.troubled().items()
+    }
 
 
 def long_gap_s(tick_s: float) -> float:

@@ -1,22 +1,19 @@
-"""Where operators' orders are kept: rows of a FaroPlan, or of a file next to a run's journal.
+"""Where operators' orders are kept: rows of a FaroPlan, or of a run's journal.
 
 Each row is one order. A row that is invalid is an order that is not in force; it costs the other
 rows nothing, and only `faro set --clear` or a person removes it.
 """
 
-import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from faro_lib.files import atomic_write
+from faro_ops.journal.documents import Texts
 from faro_ops.operate.memory.overrides import Orders, Override, RejectedOrder
 
-LOCK_S = 10.0  # longest wait for another `faro set` that changes the same file
 INVALID = (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError)
 Order = Override | RejectedOrder
 Parse = Callable[[Mapping[str, Any]], Override]
@@ -78,77 +75,50 @@ def changed_rows(
     return kept, removed
 
 
-# --- the file next to a journal -------------------------------------------------------------------
+# --- in a journal ---------------------------------------------------------------------------------
 
 
-def path_of(journal: str | Path) -> Path:
-    """The file with the overrides of a run, next to its journal."""
-    return Path(f"{journal}.overrides.json")
+class JournalOverrides:
+    """The orders in a journal."""
 
-
-class OverridesFile:
-    """The orders in a file. Without the file, there are none."""
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, journal: str | Path):
+        self._texts = Texts(journal, "order")
+        self.path = self._texts.path
 
     def read(self) -> Orders:
-        """The orders; ValueError if the file is no list of JSON, OSError if it cannot be read."""
-        return orders_in(self._rows(), of_file_row)
+        """The orders; ValueError if their file is damaged, OSError if it cannot be read."""
+        return orders_in([_row(text.body) for text in self._texts.read()], of_journal_row)
 
     def change(
         self, removes: Callable[[Order], bool] = lambda order: False, adds: Override | None = None
     ) -> list[Override]:
-        """Remove and add orders; return the removed ones.
-
-        The file is replaced atomically, and locked against other writers meanwhile.
-        """
-        with locked(self.path):
-            rows, removed = changed_rows(self._rows(), of_file_row, removes)
+        """Remove and add orders; return the removed ones."""
+        with self._texts.changing() as (texts, gone, added):
+            removed = []
+            for text in texts:
+                kept, of_text = changed_rows([_row(text.body)], of_journal_row, removes)
+                removed += of_text
+                if not kept:
+                    gone.append(text.n)
             if adds:
-                rows.append(asdict(adds))
-            with atomic_write(self.path) as partial:
-                partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                added.append(json.dumps(asdict(adds)))
         return removed
 
-    def _rows(self) -> list[Any]:
-        try:
-            rows = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return []
-        except (ValueError, RecursionError) as error:
-            problem = " ".join(str(error).split())[:150]
-            raise self._damaged(problem) from None
-        if not isinstance(rows, list):
-            raise self._damaged("it must be a list of orders")
-        return rows
 
-    def _damaged(self, problem: str) -> ValueError:
-        return ValueError(f"{self.path}: not a file of `faro set` ({problem}); remove it")
+def _row(text: str | None) -> Any:
+    """The row of an order; of a damaged one, a text that says so."""
+    if text is None:
+        return "a row that is damaged on the disk"
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
-def of_file_row(row: Mapping[str, Any]) -> Override:
-    """The order in a row of the file; raises one of INVALID."""
+def of_journal_row(row: Mapping[str, Any]) -> Override:
+    """The order in a row of a journal; raises one of INVALID."""
     accepted = [field.name for field in fields(Override)]
     unknown = [str(name) for name in row if name not in accepted]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is unknown; accepted: {', '.join(accepted)}")
     return Override(**{"by": "?", "from_s": 0.0, **row})
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of `path`, a file next to it; ValueError if another process keeps it."""
-    # A file of its own, because `path` itself is replaced.
-    with Path(f"{path}.lock").open("a") as file:
-        end_s = time.monotonic() + LOCK_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end_s:
-                    problem = f"another `faro set` has been writing it for {LOCK_S:g} s"
-                    raise ValueError(f"{path}: {problem}; try again") from None
-                time.sleep(0.02)
-        yield

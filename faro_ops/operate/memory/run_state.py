@@ -1,8 +1,8 @@
-"""What a leader knows that must survive it: a small document with a version beside the journal.
+"""What a leader knows that must survive it: a small document with a version.
 
-A journal stays with its pod, and another pod may lead next. The leader therefore saves a `RunState`
-where the next leader finds it: in Kubernetes in a ConfigMap (kube/plan_state.py), elsewhere in a
-file next to the journal. `surviving.py` says when it is read and written.
+A journal stays with its pod, and another pod may lead next. The leader therefore saves a
+`RunState` where the next leader finds it: in Kubernetes in a ConfigMap (kube/plan_state.py),
+elsewhere in the journal. `surviving.py` says when it is read and written.
 
 A later feature that learns something adds a section of its own to `sections`, small enough for 200
 jobs to stay far below MAX_BYTES. A section that this version does not know is kept and written
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from faro_lib.files import atomic_write
+from faro_ops.journal.documents import Texts
 
 # A reader refuses a newer major version, and keeps what it does not know of a newer minor one.
 VERSION = (1, 0)
@@ -137,21 +137,26 @@ class Store(Protocol):
         """Replace the stored state."""
 
 
-class StateFile:
-    """The state of a run without Kubernetes, in a file next to its journal."""
+class JournalState:
+    """The state of a run without Kubernetes, in its journal."""
 
     def __init__(self, journal: str | Path):
-        self._path = Path(f"{journal}.state.json")
-        self.place = str(self._path)
+        self._texts = Texts(journal, "state")
+        self.place = str(self._texts.path)
 
     def read(self) -> RunState | None:
         try:
-            text = self._path.read_text(errors="replace")
-        except FileNotFoundError:
-            return None
-        return RunState.from_json(text)
+            texts = self._texts.read()
+        except ValueError as error:
+            raise Unusable(str(error)) from None
+        sound = [text.body for text in texts if text.body is not None]
+        if sound:
+            return RunState.from_json(sound[-1])
+        if texts:
+            raise Unusable("is damaged on the disk; delete it to start without it")
+        return None
 
     def write(self, state: RunState) -> None:
-        with atomic_write(self._path) as partial:
-            partial.touch(0o600)
-            partial.write_text(state.to_json())
+        with self._texts.changing() as (texts, removed, added):
+            removed += [text.n for text in texts if text.body is not None]
+            added.append(state.to_json())

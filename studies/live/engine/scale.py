@@ -37,7 +37,7 @@ from faro_lib.workload.log_traces import with_bursts
 from faro_lib.workload.replicas import Continuous, mapping_of, replica_of
 from faro_lib.workload.request_log import TIME, read_request_log
 from faro_ops.advise.profile.load_generator import OUTCOMES, SERVED, Script, Sent
-from faro_ops.operate.memory import journal
+from faro_ops.journal import reading
 from faro_ops.operate.rayserve.backend import Endpoint, serving
 from faro_ops.operate.rayserve.spec import ServeSpec, serve_specs
 from faro_ops.protocol import live_observation
@@ -157,7 +157,7 @@ def with_bursts_of(
 @contextmanager
 def controller(endpoint: Endpoint, folder: Path) -> Iterator[Path]:
     """`faro run --apply` in a process of its own; yields its journal."""
-    path = folder / "run.jsonl"
+    path = folder / "run.journal"
     where = ["--address", endpoint.ray.address, "--serve-address", endpoint.http.address]
     words = ["run", "--jobs", str(folder / "jobs.yaml"), *where, "--apply"]
     words += ["--capacity", str(CAPACITY), "--tick", f"{TICK_S:g}", "--journal", str(path)]
@@ -184,9 +184,9 @@ def controller(endpoint: Endpoint, folder: Path) -> Iterator[Path]:
 
 
 def _has_ticks(path: Path) -> bool:
-    """Whether a journal has a tick. Its first lines may be incomplete while they are written."""
+    """Whether a journal has a tick."""
     try:
-        return bool(journal.read(path)[1])
+        return bool(reading.read(path)[1])
     except (OSError, ValueError):
         return False
 
@@ -218,7 +218,7 @@ def observed(path: Path, origin_s: float) -> pd.DataFrame:
 
     minute : that ended, counted from `origin_s`, the Unix time at which the load began.
     """
-    header, ticks = journal.read(path)
+    header, ticks = reading.read(path)
     rows = []
     for tick in ticks:
         seen = live_observation(tick.step.observation)

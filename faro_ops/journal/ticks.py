@@ -1,35 +1,25 @@
-"""The lines of a journal: how records become lines, and how lines are read again.
-
-A line is a JSON object with its checksum as last member, so a damaged byte is noticed. A line
-without a checksum is one of an earlier version.
+"""What a journal records: the header of a part, and its ticks; to and from JSON types.
 
 The first tick of each minute is a keyframe, a record of everything. The other ticks of the minute
-have only the fields that differ from it, and its time in the member `of`. A damaged line therefore
-costs at most the ticks of its minute.
+have only the fields that differ from it, and its time in the member `of`.
 """
 
-import json
-import logging
 import math
-import re
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.tick import Step
-from faro_lib.files import lines_of
-from faro_lib.protocol import Observation, Plan
-from faro_lib.workload import Placement
+from faro_lib.protocol import HOLD, OVERRIDE, Observation, Plan
+from faro_lib.workload import Job, Placement
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.replicas import mapping_of, replica_of
 from faro_ops.protocol import LiveObservation, LivePlan, live_observation, live_plan
 
-LOG = logging.getLogger(__name__)
-BEGIN, TICK, RESUME = "begin", "tick", "resume"  # kinds of records
+HEADER, TICK = "header", "tick"  # kinds of records
 WHOLE = ("running", "starting", "target", "terminating", "placed", "replicas", "floor", "revision")
 DTYPES: dict[str, type] = dict.fromkeys(WHOLE, int)
 DTYPES |= dict.fromkeys(("changing", "present", "unbounded", "held"), bool)
@@ -37,110 +27,96 @@ SPARSE = "placed"  # a field that is recorded by its entries that are not 0
 NOT_RECORDED = ("left",)  # fields of a plan that follow from others
 SCALARS: dict[str, type] = dict.fromkeys(("now_s", "capacity", "capacity_age_s"), float)
 SCALARS |= dict.fromkeys(("minute", "attempts"), int)
-CHECKSUM = re.compile(rb', "crc": "([0-9a-f]{8})"\}$')
-# Texts of which a header has several, so that a damaged line can be recognised as a header.
-OF_A_HEADER = (b'"guardrails": {', b'"service_time_s": ', b'"slo_s": ')
-CHUNK_BYTES = 1 << 20
-MAX_LINE_BYTES = 64 << 20  # several times the record of a tick with 10,000 jobs
-PACKED_BYTES = 4096  # read from an archive at a time; what follows a damage in them is lost
+# Errors of a record that is not as it should be.
+INVALID = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
-# --- lines ----------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The settings of a run: the first record of a part of its journal."""
+
+    policy: str
+    jobs: tuple[Job, ...]
+    guardrails: GuardrailConfig
+    tick_s: float
+    apply: bool  # False in a dry run
+    origin_s: int | None = None  # Unix time at time 0 of the run; None in a simulation
+    scale: float = 1.0
+    start_s: float = 0.0  # when the loop began to use these settings, in seconds since time 0
+    # An operator's changes just before this header, as text; () if none.
+    changes: tuple[str, ...] = ()
 
 
-def encoded(record: Mapping[str, Any]) -> bytes:
-    """A record as a line with its checksum.
+class Trouble(NamedTuple):
+    """What was wrong with a job at a tick (`operate/loop/job_states.py`)."""
 
-    >>> encoded({"kind": "resume"})
-    b'{"kind": "resume", "crc": "2f5d6340"}\\n'
+    state: str
+    reason: str
+    since_s: float  # Unix time
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One recorded tick of the control loop."""
+
+    step: Step
+    error: str | None = None  # the error message if applying the targets failed, else None
+    # Number of ticks replayed if a run resumed at this tick, else None.
+    replayed_ticks: int | None = None
+    # Numbers of the jobs whose targets were not applied; None: all of them, if there is an `error`.
+    failed: tuple[int, ...] | None = None
+    # Seconds between the ticks that thinning has kept around this one; None: it has kept all.
+    every_s: float | None = None
+    # Of each job that was not fine, by name.
+    troubled: Mapping[str, Trouble] = field(default_factory=dict)
+
+
+def decided(plan: Plan) -> bool:
+    """Whether a plan has a forecast or, for some job, a reason besides HOLD and OVERRIDE."""
+    return plan.forecast_rps is not None or acts(plan.reason)
+
+
+def acts(reasons: Iterable[str]) -> bool:
+    return not set(reasons) <= {HOLD, OVERRIDE}
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def header_record(header: Header) -> dict[str, Any]:
+    """The record of a header."""
+    jobs = [asdict(job) | {"replica": mapping_of(job.replica)} for job in header.jobs]
+    return {"kind": HEADER} | asdict(header) | {"jobs": jobs}
+
+
+def header_of(record: Mapping[str, Any], where: str) -> Header:
+    """The header in a record, which is found at `where`.
+
+    ValueError if another version of Faro has written it.
     """
-    text = json.dumps(record, allow_nan=False).encode()
-    return text[:-1] + b', "crc": "%08x"}\n' % zlib.crc32(text)
-
-
-def decoded(line: bytes) -> dict[str, Any]:
-    """The record in a line; ValueError if the line is damaged, or too long to be one."""
-    if len(line) > MAX_LINE_BYTES:
-        raise ValueError(f"it is longer than {MAX_LINE_BYTES >> 20} MiB")
-    checksum = CHECKSUM.search(line)
-    if checksum:
-        line = line[: checksum.start()] + b"}"
-        if zlib.crc32(line) != int(checksum[1], 16):
-            raise ValueError("its checksum is wrong")
     try:
-        record = json.loads(line.decode(errors="replace"))
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-        raise ValueError("not a line of a journal")
-    if "crc" in record:
-        raise ValueError("its checksum is damaged")
-    return record
-
-
-def complete_lines(path: Path) -> Iterator[bytes]:
-    """The complete lines of a journal or of its archive, without the line ends.
-
-    Of a line longer than MAX_LINE_BYTES, one byte more than these is kept; `decoded` refuses it.
-    ValueError if an archive is damaged, after all lines before the damage.
-    """
-    return lines_of(_chunks(path), MAX_LINE_BYTES)
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    """The content of a journal or of its archive; ValueError where an archive is damaged."""
-    archived = path.suffix == ".gz"
-    unpack = zlib.decompressobj(wbits=31)  # of a gzip file
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(PACKED_BYTES if archived else CHUNK_BYTES):
-                yield unpack.decompress(chunk) if archived else chunk
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; expected a journal of `faro run`") from None
-    except zlib.error as error:
-        raise ValueError(f"{path}: a damaged archive of a journal ({error})") from None
-    if archived and not unpack.eof:
-        raise ValueError(f"{path}: a damaged archive of a journal (its end is missing)")
-
-
-@dataclass(slots=True)
-class Damage:
-    """The damaged lines of one file of a journal."""
-
-    path: Path
-    lines: list[tuple[int, bytes]] = field(default_factory=list)  # (number, line)
-    first: str = ""  # what is wrong with the first of them, and where; "" if none is damaged
-
-    def add(self, number: int, line: bytes, problem: str) -> None:
-        self.lines.append((number, line))
-        self.first = self.first or f"line {number}: {problem}"
-
-    def warn(self, outcome: str) -> None:
-        """Log one line if there is damage; `outcome` says what happens to it."""
-        if self.first:
-            count = len(self.lines)
-            shown = f"{count} damaged line{'s' if count > 1 else ''}" if count else "damage"
-            warn_once(f"{self.path}: {shown} ({self.first}) {outcome}")
-
-
-@lru_cache(maxsize=1000)
-def warn_once(line: str) -> None:
-    """Log a warning, but not again, although a command may read a file several times."""
-    LOG.warning("%s", line)
+        values = {one.name: record[one.name] for one in fields(Header)}
+        values["jobs"] = tuple(
+            Job(**{**job, "replica": replica_of(job["replica"])}) for job in record["jobs"]
+        )
+        values["changes"] = tuple(record["changes"])
+        values["guardrails"] = GuardrailConfig(**record["guardrails"])
+        return Header(**values)
+    except INVALID as error:
+        problem = f"written by another version of Faro ({error}); name another journal"
+        raise ValueError(f"{where}: {problem}") from None
 
 
 # --- ticks ----------------------------------------------------------------------------------------
 
 
-def tick_record(
-    step: Step, error: str | None, failed: tuple[int, ...] | None, key: Step | None
-) -> dict[str, Any]:
+def tick_record(one: Tick, key: Step | None) -> dict[str, Any]:
     """The record of a tick.
 
-    failed : numbers of the jobs whose request failed; None: all of them, if there is an `error`.
     key : the keyframe that the record refers to; None makes this tick a keyframe.
     """
     record: dict[str, Any] = {"kind": TICK}
+    step = one.step
     if key is not None:
         record["of"] = key.observation.now_s
     observation, plan = live_observation(step.observation), live_plan(step.plan)
@@ -148,10 +124,41 @@ def tick_record(
     record["plan"] = _changed(plan, key and live_plan(key.plan))
     if key is None or not _same(step.target, key.target):
         record["target"] = step.target.tolist()
-    record |= {"decision_s": step.decision_s, "error": error}
-    if failed is not None:
-        record["failed"] = list(failed)
+    record |= {"decision_s": step.decision_s, "error": one.error}
+    if one.failed is not None:
+        record["failed"] = list(one.failed)
+    if one.replayed_ticks is not None:
+        record["replayed_ticks"] = one.replayed_ticks
+    if one.every_s is not None:
+        record["every_s"] = one.every_s
+    if one.troubled:
+        record["troubled"] = {job: list(trouble) for job, trouble in one.troubled.items()}
     return record
+
+
+def tick_of(record: Mapping[str, Any], jobs: int, key: Step | None) -> Tick:
+    """The tick in a record of a part with so many jobs; `key` is its keyframe.
+
+    Raises one of INVALID if the record is damaged.
+    """
+    step = _step_of(record, key)
+    plan = step.plan
+    lengths = {len(step.target), len(step.observation.target), len(plan.target), len(plan.reason)}
+    if lengths != {jobs}:
+        raise ValueError(f"targets of other than {jobs} jobs")
+    failed, replayed_ticks = record.get("failed"), record.get("replayed_ticks")
+    every_s = record.get("every_s")
+    return Tick(
+        step,
+        record["error"],
+        None if replayed_ticks is None else int(replayed_ticks),
+        None if failed is None else tuple(int(job) for job in failed),
+        None if every_s is None else float(every_s),
+        {
+            job: Trouble(str(state), str(reason), float(since_s))
+            for job, (state, reason, since_s) in record.get("troubled", {}).items()
+        },
+    )
 
 
 def needs_keyframe(step: Step, key: Step | None) -> bool:
@@ -161,11 +168,7 @@ def needs_keyframe(step: Step, key: Step | None) -> bool:
     return step.observation.now_s - key.observation.now_s >= MINUTE_S
 
 
-def step_of(record: Mapping[str, Any], key: Step | None) -> Step:
-    """The step in a record; `key` is the last keyframe before it.
-
-    Raises KeyError, TypeError, ValueError and the like if the record is damaged.
-    """
+def _step_of(record: Mapping[str, Any], key: Step | None) -> Step:
     observation, plan = record["observation"], record["plan"]
     decision_s = float(record["decision_s"])
     if "of" not in record:
