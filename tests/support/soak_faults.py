@@ -11,21 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from kube_things import node, pod, quota
-from soak_service import Trouble
-from soak_world import (
+from kube_things import (
     CONFIGMAP,
     DEPLOYMENT,
     FAROPLAN,
     HPA,
+    NODE,
+    POD,
+    QUOTA,
+    hpa,
+    node,
+    pod,
+    quota,
+)
+from soak_service import Trouble
+from soak_world import (
     MINIMUM,
     NAMESPACE,
-    NODE,
     NODES,
     ORDERED,
     PLAN,
-    POD,
-    QUOTA,
     STARTED,
     CeilingWorld,
     DeploymentWorld,
@@ -227,10 +232,7 @@ def recreate(replicas: int) -> Act:
 
 
 def gain_autoscaler(world: World, job: str) -> None:
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": job}
-    meta = {"name": job, "namespace": NAMESPACE}
-    spec = {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 6}
-    world.put(HPA, {"metadata": meta, "spec": spec})
+    world.put(HPA, hpa(job, 2, 6))
 
 
 def lose_autoscaler(world: World, job: str) -> None:
@@ -238,8 +240,8 @@ def lose_autoscaler(world: World, job: str) -> None:
 
 
 def other_bounds(world: World, job: str) -> None:
-    if hpa := world.find(HPA, job):
-        world.put(HPA, hpa | {"spec": hpa["spec"] | {"minReplicas": 3, "maxReplicas": 9}})
+    if world.find(HPA, job):
+        world.server.change(HPA, job, spec={"minReplicas": 3, "maxReplicas": 9})
 
 
 def own_bounds(world: World, job: str) -> None:
@@ -382,16 +384,24 @@ def section(kind: str, value: dict) -> Act:
 
 
 def deny(*pairs: tuple[str, str]) -> Act:
-    return lambda world, job: world.server.denied.update(pairs)
+    """Take permissions, each a verb and a resource, of which "*" stands for all."""
+
+    def may(asked: dict) -> bool:
+        verb, resource = asked["verb"], asked["resource"]
+        return not {(verb, resource), ("*", resource), (verb, "*"), ("*", "*")} & {*pairs}
+
+    return api(may=may)
 
 
 def allow(world: World, _: str) -> None:
-    world.server.denied.clear()
+    world.server.may = lambda asked: True
 
 
-def api(**flags: bool) -> Act:
+def api(**values: object) -> Act:
+    """Set attributes of the API server."""
+
     def act(world: World, _: str) -> None:
-        for name, value in flags.items():
+        for name, value in values.items():
             setattr(world.server, name, value)
 
     return act
