@@ -258,6 +258,9 @@ class KubeApi:
         if method == "GET" and not name:
             chosen = [one for one in things.values() if selects(one, namespace, query)]
             return {"metadata": {"resourceVersion": str(self.version)}, "items": chosen}
+        if part == "eviction":
+            self.remove(of, name, namespace)
+            return {}
         if method == "POST":
             return self._create(of, namespace, dict(body or {}), path)
         before = things.get((namespace, name))
