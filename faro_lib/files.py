@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 MAX_UNPACKED_BYTES = 2 << 30  # of a compressed file that is held in memory
+READ_BYTES = 1 << 24
 
 
 @contextmanager
@@ -48,13 +49,21 @@ class Bounded(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
-        part = self._stream.read(wanted)
+        if size is None or size < 0:
+            return self.readall()
+        part = self._stream.read(min(size, self._left + 1))
         self._left -= len(part)
         if self._left < 0:
             most = MAX_UNPACKED_BYTES / (1 << 30)
             raise TooLarge(f"it unpacks to more than {most:g} GiB; unpack it, and split it")
         return part
+
+    def readall(self) -> bytes:
+        # In parts, because a stream may reserve the memory of all bytes that it is asked for.
+        whole = io.BytesIO()
+        while part := self.read(READ_BYTES):
+            whole.write(part)
+        return whole.getvalue()
 
     def readinto(self, buffer: Any) -> int:
         part = self.read(len(buffer))
@@ -74,6 +83,24 @@ def unpacked(path: str | Path) -> Iterator[Any]:
         return
     with Bounded(gzip.open(path)) as stream:
         yield stream
+
+
+def lines_of(chunks: Iterable[bytes], most_bytes: int) -> Iterator[bytes]:
+    """The complete lines in the chunks of a file or a stream, without the line ends.
+
+    A longer line than `most_bytes` is cut to one byte more than these, so that readers notice.
+
+    >>> list(lines_of([b"1\\n2", b"3\\n45", b"67\\n8"], most_bytes=3))
+    [b'1', b'23', b'4567']
+    """
+    start = bytearray()  # of a line whose end has not been read yet
+    for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        start += first[: most_bytes + 1 - len(start)]
+        if others:
+            yield bytes(start)
+            yield from others[:-1]
+            start = bytearray(others[-1][: most_bytes + 1])
 
 
 def cached_array(key: object, compute: Callable[[], Any]) -> Any:

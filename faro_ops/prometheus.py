@@ -2,13 +2,16 @@
 
 import re
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.limits import check_size
 from faro_ops.http import HttpClient, HttpError, check_address
 
+SUM_BY = "sum by (...) the job's label"
 MAX_POINTS = 11_000  # the most samples per series that Prometheus returns
 # Regular expressions: a label's value in quotes; a counter's usual name and its labels; rate( and
 # irate(; a range other than one minute.
@@ -40,13 +43,19 @@ class Prometheus:
         self._http = HttpClient(url, token, timeout_s, token_hint=hint)
 
     def query_range(
-        self, query: str, times_s: np.ndarray, within_s: float | None = None
+        self,
+        query: str,
+        times_s: np.ndarray,
+        within_s: float | None = None,
+        *,
+        of_jobs: bool = False,
     ) -> list[Series]:
         """Labels and values per series at evenly spaced Unix times.
 
         A missing sample is NaN, a non-finite one is inf. `within_s` limits the whole request; see
         `HttpClient.request`. Raises BadQuery for a rejected query, HttpTimeout if the answer is not
         complete in time, OSError if nothing answers, and ValueError for a wrong token or server.
+        With `of_jobs`, more series or samples than jobs may have are a ValueError, too.
         """
         step_s = float(times_s[1] - times_s[0]) if len(times_s) > 1 else MINUTE_S
         form = {
@@ -58,8 +67,11 @@ class Prometheus:
         try:
             path = "/api/v1/query_range"
             answer = self._http.request("POST", path, form=form, within_s=within_s)
+            found = answer["data"]["result"]
+            if of_jobs:  # before values take memory
+                check_size(f"{self.url}: query {query!r}", len(found), len(times_s), SUM_BY)
             series: list[Series] = []
-            for one in answer["data"]["result"]:
+            for one in found:
                 labels = {key: str(value) for key, value in one["metric"].items()}
                 # A native histogram has no values, and the other queries keep theirs.
                 series.append((labels, _values(one.get("values", []), times_s, step_s)))
@@ -149,7 +161,9 @@ def read_prometheus(
     last_s = (time.time() if end_s is None else end_s) // MINUTE_S * MINUTE_S
     times_s = last_s - step_s * np.arange(points - 1, -1, -1)
     try:
-        series = Prometheus(url, token_path, timeout_s=30.0).query_range(query, times_s)
+        series = Prometheus(url, token_path, timeout_s=30.0).query_range(
+            query, times_s, of_jobs=True
+        )
     except BadQuery as error:
         raise ValueError(f"{url}: query {query!r} was refused: {error}") from None
     except OSError as error:
@@ -158,9 +172,9 @@ def read_prometheus(
     if not series:
         raise ValueError(f"{url}: query {query!r} has no series in the last {minutes} minutes")
     names = [_job_name(labels, label, query) for labels, _ in series]
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        problem = f"several series belong to job {repeated[0]!r}; sum by (...) the job's label"
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        problem = f"several series belong to job {name!r}; {SUM_BY}"
         raise ValueError(f"query {query!r}: {problem}")
     rows = np.array([values for _, values in series])  # (series, minutes)
     rows[np.isinf(rows)] = np.nan

@@ -142,7 +142,7 @@ def dual_bound(term, cost, allowed, budget, guess=0.0, enough=-np.inf):
             low, low_total, low_spent = middle, total, spent
         else:
             high, high_total, high_spent = middle, total, spent
-            fitting[:] = pick
+            fitting = pick.copy()
         if spent == budget or bound < enough or total <= least + TOLERANCE * abs(least):
             break
     return bound, price, fitting, True

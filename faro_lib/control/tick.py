@@ -1,15 +1,16 @@
 """One tick of the control loop: decide the replicas and drop rates to request."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from faro_lib.control import guardrails
-from faro_lib.control.clamp import Pending, clamp_to_capacity
+from faro_lib.control.clamp import Pending
 from faro_lib.control.guardrails import Guard, GuardrailConfig
+from faro_lib.control.limits import LIMITS, Known, Limit, Wanted, fallback, limited
 from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, Observation, Plan, Policy
 from faro_lib.workload import Job, arrays_of
 
@@ -61,21 +62,18 @@ def tick(
     memory: Memory,
     observation: Observation,
     decide: Decide | None = None,
+    limits: Iterable[Limit] = LIMITS,
 ) -> tuple[Memory, Step]:
-    """Call the policy and apply the guardrails to its plan.
+    """Call the policy and limit its plan by the rules `limits`, in their order.
 
     Returns the memory for the next tick and the record of this one. `decide` is called instead of
     `policy.decide` if it is given, for example to stop after a time. If the policy raises an
     exception, returns an invalid plan or is late, the fail mode of the guardrails applies, and the
     policy keeps its state from the previous tick.
     """
-    # Three views of the cluster. `observation` is what was measured; the capacity is enforced on
-    # it. `intended` has Faro's last requests where another client changed a target; plans are
-    # clamped from there. `visible` also hides which jobs are absent; the policy sees it.
-    arrays = arrays_of(jobs)
     observation = guardrails.plausible(observation)
     if not np.isfinite(observation.capacity):  # unknown: assume that the current targets just fit
-        used = float(observation.target @ arrays.cores)
+        used = float(observation.target @ arrays_of(jobs).cores)
         observation = replace(observation, capacity=used)
     guard = memory.guard.updated(observation)
     contested = guard.contested(config)
@@ -102,7 +100,7 @@ def tick(
     decision_s = time.perf_counter() - began
     if failed:
         state = memory.state
-        plan = guardrails.fallback(config, jobs, visible)
+        plan = fallback(config, jobs, visible)
         # A job that is left to another controller gets no share of the fail mode.
         left = guard.leaves()
         target = np.where(left, visible.target, plan.target)
@@ -113,21 +111,27 @@ def tick(
         left = plan.left
 
     left = left & np.array([job.name not in config.fixed for job in jobs])
-    plan = guardrails.guarded(config, jobs, guard, visible, plan, left, drifted)
-    pending = memory.pending.only(observation.exists & ~contested & ~left)
-    target, pending = clamp_to_capacity(pending, plan, intended, arrays)
-    plan = guardrails.with_delayed_reasons(plan, intended, target, pending)
-    target, plan, pending = guardrails.enforce_capacity(
-        jobs, observation, plan, target, pending, left
+    known = Known(
+        config=config,
+        jobs=jobs,
+        guard=guard,
+        observation=observation,
+        intended=intended,
+        visible=visible,
+        contested=contested,
+        drifted=drifted,
+        left=left,
     )
+    wanted = limited(limits, Wanted(plan, plan.target, memory.pending), known)
     guard = Guard(
         known_s=guard.known_s,
-        target=target,
-        drop=plan.drop,
+        target=wanted.target,
+        drop=wanted.plan.drop,
         present=observation.exists,
         contest=guard.contest,
         left=left,
         seen=guard.seen | observation.exists,
         waiting=guard.waiting,
     )
-    return Memory(state, pending, guard), Step(observation, plan, target, decision_s, failure)
+    step = Step(observation, wanted.plan, wanted.target, decision_s, failure)
+    return Memory(state, wanted.pending, guard), step

@@ -113,6 +113,9 @@ class Mixture(Forecaster):
         score = _decayed(score, 2 * next_minute)
         return _decayed(score, 2 * _losses(self.means[-1], recent_mean))
 
+    def known(self) -> np.ndarray:
+        return np.all([member.known() for member in self.members], axis=0)
+
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
         tracked = n == TRACKED_SAMPLES and horizon <= HORIZON_MINUTES

@@ -59,6 +59,9 @@ class Recalibrated(Forecaster):
             newest = _tails(later.sample(HORIZON_MINUTES, TRACKED_SAMPLES))
         return replace(later, tails=np.concatenate([newest[None], self.tails[:-1]]))
 
+    def known(self) -> np.ndarray:
+        return self.inner.known()
+
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         samples = self.inner.sample(horizon, n)
         median = np.median(samples, axis=1, keepdims=True)

@@ -70,6 +70,13 @@ class Forecaster(ABC):
         """Discard the level estimates, if any, of `jobs` (a bool mask), whose load has shifted."""
         return self
 
+    def known(self) -> np.ndarray:
+        """Whether each job has had a count, on training days or since the start, bool (jobs,).
+
+        The sample paths of another job are a guess from the counts of the other jobs.
+        """
+        return np.ones(len(self.jobs), bool)
+
     @abstractmethod
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         """Sample paths of requests per minute (jobs, n, horizon), from the coming minute on."""
@@ -98,7 +105,7 @@ class Forecaster(ABC):
 
     def check_any_known(self, known: np.ndarray) -> None:
         if not known.any():
-            raise ValueError(f"job {self.jobs[0]!r}: no complete minute has been counted yet")
+            raise ValueError("no complete minute has been counted yet")
 
     def last_known(self, otherwise: np.ndarray) -> np.ndarray:
         """The latest known count of each job, shape (jobs,); `otherwise` for a job without one."""

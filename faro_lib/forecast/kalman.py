@@ -74,9 +74,12 @@ class LocalLevel(Forecaster):
         step = np.where(observed | (self.variance < CONTEXT_MINUTES * self.step), self.step, 0.0)
         return replace(later, level=level, variance=self.variance * (1 - gain) + step)
 
+    def known(self) -> np.ndarray:
+        return self.variance < UNKNOWN / 2
+
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
-        known = self.variance < UNKNOWN / 2
+        known = self.known()
         self.check_any_known(known)
         # A job without counts gets the mean level of the other jobs. Half that mean is the level's
         # standard deviation.

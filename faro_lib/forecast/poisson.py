@@ -50,6 +50,9 @@ class DiscountedPoisson(Forecaster):
         keep = np.where(known | (self.discount * self.b > PRIOR_MINUTES), self.discount, 1.0)
         return replace(later, a=keep * a, b=keep * (self.b + known))
 
+    def known(self) -> np.ndarray:
+        return self.b > 0
+
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         self.check_horizon(horizon, n)
         rng = self.rng()
@@ -73,7 +76,7 @@ class DiscountedPoisson(Forecaster):
 
     def _level(self) -> tuple[np.ndarray, np.ndarray]:
         """Gamma parameters a, b of the levels; without data, a = 1 and the others' mean."""
-        known = self.b > 0
+        known = self.known()
         self.check_any_known(known)
         level = np.where(known, self.a / np.where(known, self.b, 1), 0)
         pooled = max(float(level[known].mean()), 1e-6)

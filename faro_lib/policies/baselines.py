@@ -170,7 +170,7 @@ class MArk(TwoLoops):
         else:
             per_min = counts_since(state, observation)
         jobs = arrays_of(state.jobs)
-        rate_rps = np.nanmax(per_min, axis=1) / MINUTE_S
+        rate_rps = np.fmax.reduce(per_min, axis=1) / MINUTE_S  # NaN without a count
         per_replica_rps = jobs.slo_s / jobs.busy_s
         wanted = np.ceil(np.nan_to_num(rate_rps) / per_replica_rps - TOLERANCE).astype(np.int64)
         target = np.clip(wanted, minimum_replicas(state.jobs), jobs.max_replicas)

@@ -1,18 +1,23 @@
 """The long-term and the reactive loop of the forecasting policies (EuroSys'25, section 4)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from faro_lib import protocol
 from faro_lib.forecast import Forecaster
 from faro_lib.policies.learning import Learned
-from faro_lib.protocol import Observation, Plan, hold
+from faro_lib.policies.pooled import without_held_pools
+from faro_lib.protocol import MISSING, Observation, Plan, hold
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import DAY_MINUTES, TOLERANCE
-from faro_lib.workload.shares import at_least_one_each
+from faro_lib.workload.shares import at_least_one_each, with_bounds
 
+# What a plan says about a job's coming load.
+FORECAST = ("forecast_rps", "predicted_tail_latency_s", "next_minute_deciles_rps")
 MAX_MISSED = 240  # minutes to catch up; after a longer gap, the forecaster discards its old counts
 
 
@@ -36,7 +41,7 @@ class LoopState:
 class TwoLoops:
     """Plan with a forecast at long intervals, and react to latency in between.
 
-    A subclass defines `plan`.
+    A subclass defines `plan`. A job of which no minute was ever counted keeps its replicas.
     """
 
     forecaster: Forecaster
@@ -65,10 +70,12 @@ class TwoLoops:
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         state = fold_minutes(state, observation)
         if self.is_long_term(observation.now_s, state.last_s):
-            return after_planning(state, observation), self.plan(state, observation)
-        if self.reactive:
-            return react_up(state, observation, self.tick_s)
-        return replace(state, last_s=observation.now_s), hold(observation)
+            after, plan = long_term(self.plan, state, observation, observation.target)
+        elif self.reactive:
+            after, plan = react_up(state, observation, self.tick_s)
+        else:
+            after, plan = replace(state, last_s=observation.now_s), hold(observation)
+        return after, keeping_unknown(plan, state, observation)
 
     def is_long_term(self, now_s: float, last_s: float = 0.0) -> bool:
         """Whether a long-term plan has become due after the last tick, at `last_s`, by `now_s`."""
@@ -78,6 +85,61 @@ class TwoLoops:
         due = (np.array([now_s, last_s]) - self.phase_s) / self.interval_s + TOLERANCE
         intervals_now, intervals_then = np.floor(due)
         return bool(intervals_now > intervals_then)
+
+
+def unknown_jobs(state: LoopState, observation: Observation) -> np.ndarray:
+    """Whether each job exists, but no minute of it was ever counted, bool (jobs,)."""
+    return observation.exists & ~state.forecaster.known()
+
+
+def long_term(
+    plan: Callable[[LoopState, Observation], Plan],
+    state: LoopState,
+    observation: Observation,
+    current: np.ndarray,
+) -> tuple[LoopState, Plan]:
+    """(new state, plan) of a long-term decision, which `plan` makes around the unknown jobs.
+
+    The cores of their `current` replicas (jobs,) stay reserved for them. If all jobs are unknown,
+    nothing changes, and the decision is made as soon as a job is known.
+    """
+    if not state.forecaster.known().any():
+        return state, hold(observation)
+    after, unknown = after_planning(state, observation), unknown_jobs(state, observation)
+    if not unknown.any():
+        return after, plan(state, observation)
+    arrays = arrays_of(state.jobs)
+    least = np.where(unknown, current, arrays.min_replicas)
+    most = np.where(unknown, current, arrays.max_replicas)
+    jobs = with_bounds(state.jobs, least.tolist(), most.tolist())
+    # Together with the minimum of the other jobs, they may exceed a reduced capacity.
+    capacity = max(observation.capacity, float(least @ arrays.cores))
+    return after, plan(replace(state, jobs=jobs), replace(observation, capacity=capacity))
+
+
+def keeping_unknown(plan: Plan, state: LoopState, observation: Observation) -> Plan:
+    """The plan in which unknown jobs keep their replicas, with the reason MISSING.
+
+    What a forecast says about them is a guess, so it becomes NaN. Before the first complete minute,
+    no count can be known yet, and the plan stays as it is.
+    """
+    unknown = unknown_jobs(state, observation)
+    if not unknown.any() or not observation.arrivals_per_min.shape[1]:
+        return plan
+    guesses = {name: getattr(plan, name) for name in FORECAST}
+    nothing: dict[str, Any] = {
+        name: np.where(unknown.reshape(-1, *[1] * (guess.ndim - 1)), np.nan, guess)
+        for name, guess in guesses.items()
+        if guess is not None
+    }
+    kept = replace(
+        plan,
+        target=np.where(unknown, observation.target, plan.target),
+        drop=np.where(unknown, observation.drop, plan.drop),
+        reason=tuple(MISSING if is_so else why for is_so, why in zip(unknown, plan.reason)),
+        **nothing,
+    )
+    return without_held_pools(state.jobs, kept, unknown)
 
 
 def after_planning(state: LoopState, observation: Observation) -> LoopState:

@@ -1,16 +1,20 @@
 """What pools decide after the capacity is divided: refused jobs, and the models of replicas."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from faro_lib.allocate import Objective
-from faro_lib.protocol import Observation
+from faro_lib.protocol import Observation, Plan
 from faro_lib.queueing import LatencyModel
 from faro_lib.sharing.admission import admit
 from faro_lib.sharing.placement import place
 from faro_lib.sharing.units import units_of
-from faro_lib.workload import Job, Placement, arrays_of
+from faro_lib.workload import Job, Placement, arrays_of, pools_of
+
+APlan = TypeVar("APlan", bound=Plan)
 
 
 def refused(
@@ -61,3 +65,15 @@ def placed(
         target[members] = decided.replicas
         placement[pool.name] = decided
     return target, placement
+
+
+def without_held_pools(jobs: Sequence[Job], plan: APlan, held: np.ndarray) -> APlan:
+    """The plan without placements of pools with a job in the mask `held`.
+
+    The replicas of such a pool keep their models, because the job shares them.
+    """
+    if not plan.placement or not held.any():
+        return plan
+    kept = {pool.name for pool in pools_of(jobs) if held[list(pool.jobs)].any()}
+    free = {name: one for name, one in plan.placement.items() if name not in kept}
+    return replace(plan, placement=free or None)

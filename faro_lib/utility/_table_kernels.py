@@ -112,6 +112,7 @@ def fill(
     loads,
     warm,
     cold,
+    both,
     running,
     serving,
     low,
@@ -132,21 +133,24 @@ def fill(
     Returns the replica count from which they are constant. `value` is the expected utility without
     drops. `effective` is the maximum over d of phi[d] times the utility at rate drops[d], and
     `drop` is the best rate. `loads` (jobs, samples, minutes) is in erlangs. `cold` and `warm`
-    (jobs, minutes) weight the time before and after new replicas start. Before, the replicas of job
-    serving[j] serve job j.
+    (jobs, minutes) weight the time before and after new replicas start, and `both` is their sum.
+    `cold` does not grow from minute to minute. Before the start, the replicas of job serving[j]
+    serve job j.
     """
     jobs, columns = value.shape
-    both = warm + cold
     saturated = 0
-    # Load up to which all utilities are 1 on x and more replicas; less a margin for rounding.
-    met = (1 - 1e-9) * met_loads(first, last, curve, 1.0)
-    for x in range(met.shape[1] - 2, -1, -1):
-        met[:, x] = np.minimum(met[:, x], met[:, x + 1])
+    # Load up to which all utilities are 1 on x and more replicas.
+    met = met_loads(first, last, curve, 1.0)
+    for k in range(met.shape[0]):
+        for x in range(met.shape[1] - 2, -1, -1):
+            met[k, x] = min(met[k, x], met[k, x + 1])
     cold_part = np.empty(len(drops))
     stack = np.empty((64, 2), np.int64)
     for j in range(jobs):
         k, k_now, now = of_job[j], of_job[serving[j]], running[j]
-        largest = loads[j].max()
+        largest = 0.0
+        for load in loads[j].flat:
+            largest = max(largest, load)
         cold_part[:] = np.nan
         curve_now = (first[k_now, now], last[k_now, now], curve[k_now, now])
         loads_now = loads[serving[j]]
@@ -172,10 +176,10 @@ def fill(
             if len(drops) > 1:
                 effective[j, x], at = _best_drop(cell, phi, undropped, stack)
                 drop[j, x] = drops[at]
-            if largest < met[k, x]:
+            if largest < (1 - 1e-9) * met[k, x]:  # with a margin for rounding
                 same, same_grown = x, grown
             # Once every sample of every minute meets the SLO, more replicas change nothing.
             meets_slo = largest <= first[k, x] and curve[k, x, 0] == 1.0
-            if meets_slo and (grown or cold[j].sum() == 0.0 or undropped >= 1.0 - 1e-12):
+            if meets_slo and (grown or cold[j, 0] == 0.0 or undropped >= 1.0 - 1e-12):
                 finished, same = True, x
     return saturated

@@ -162,6 +162,7 @@ def build_table(
         rates_rps * arrays.busy_s[:, None, None],
         warm,
         cold,
+        warm + cold,
         running,
         serving,
         low,
@@ -254,7 +255,7 @@ def predicted_latency(
 
 def _checked(jobs, rates_rps, running) -> tuple[np.ndarray, np.ndarray]:
     """Rates and running replicas as arrays; ValueError if they do not fit the jobs."""
-    rates = np.asarray(rates_rps, dtype=float)
+    rates = np.asarray(rates_rps, dtype=float, order="C")
     if not jobs:
         raise ValueError("jobs is empty; at least one job is needed")
     if rates.ndim != 3 or rates.shape[0] != len(jobs) or 0 in rates.shape:

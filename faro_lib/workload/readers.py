@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faro_lib import files
 from faro_lib.errors import nearest
-from faro_lib.files import read_yaml, unpacked
+from faro_lib.files import TooLarge, read_yaml, unpacked
 from faro_lib.workload.jobs import TABLES, Job, Traces, check_jobs
+from faro_lib.workload.limits import check_names
 from faro_lib.workload.replicas import replica_of
 from faro_lib.workload.service import MODELS
 from faro_lib.workload.timed import (
@@ -28,6 +30,7 @@ COLUMNS = {"job": "str"} | {
 }
 EXPECTED = "job, requests, and minute[, day] or time"
 ALIASES = {"timestamp": "time", "service": "job", "count": "requests"}  # other accepted names
+NUMBER_BYTES = 8  # of a number in memory
 MAX_COUNT = 10**9  # largest accepted number of requests per minute
 # A table may give the standard deviation of the service time instead of `service_scv`.
 READ_COLUMNS = COLUMNS | {"service_std_s": "float"}
@@ -94,7 +97,14 @@ def _read_csv(path: Path, dtype: type | dict[str, type]) -> pd.DataFrame:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     """Read a .parquet file. Job names become text, and missing names are empty."""
+    from pyarrow.parquet import read_metadata
+
     try:
+        size = read_metadata(path)
+        # Equal values take nearly no room in the file.
+        if size.num_rows * size.num_columns * NUMBER_BYTES > files.MAX_UNPACKED_BYTES:
+            most = files.MAX_UNPACKED_BYTES / (1 << 30)
+            raise TooLarge(f"its {size.num_rows} rows take more than {most:g} GiB; split it")
         table = pd.read_parquet(path)
         texts = {
             name: table[name].astype(object).fillna("").astype(str)
@@ -214,6 +224,8 @@ def read_counts(
         names = [job.name for job in jobs]
     else:
         names = sorted(table["job"].unique(), key=lambda name: (len(name), name))
+        if "time" in table:
+            check_names(str(path), len(names), len(table))
     known = table["job"].isin(names)
     if not known.all() and (strict or not known.any()):
         unknown = f"{path}: job {table['job'][~known].iloc[0]!r} is not among the jobs {names}"

@@ -1,5 +1,8 @@
 """Replica counts without a policy: the minimum of each job, and an equal share of the capacity."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from faro_lib.workload.jobs import TOLERANCE, Job, arrays_of
@@ -73,3 +76,26 @@ def fair_share(
         if not over.any():
             return share
         share[np.argmax(np.where(over & (share > minimum), cores, -np.inf))] -= 1
+
+
+def with_bounds(
+    jobs: tuple[Job, ...], least: Sequence[int], most: Sequence[int]
+) -> tuple[Job, ...]:
+    """The jobs with other minimum and maximum replicas, each (jobs,).
+
+    A quota is raised to the cores of its jobs' minimum: what runs already may exceed it.
+
+    >>> job = Job("a", cores=2.0, tenant="x", tenant_quota=4.0)
+    >>> with_bounds((job,), [3], [3])[0].tenant_quota
+    6.0
+    """
+    used: dict[str, float] = {}  # cores of the minimum replicas of each tenant's jobs
+    for job, low in zip(jobs, least):
+        used[job.tenant] = used.get(job.tenant, 0.0) + low * job.cores
+    bounded = []
+    for job, low, high in zip(jobs, least, most):
+        quota = job.tenant_quota
+        if quota:
+            quota = max(quota, used[job.tenant])
+        bounded.append(replace(job, min_replicas=low, max_replicas=high, tenant_quota=quota))
+    return tuple(bounded)

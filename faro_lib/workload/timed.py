@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from faro_lib.workload.jobs import DAY_MINUTES, Job, Traces
+from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, Job, Traces
+from faro_lib.workload.limits import IDS, check_size
 
 MILLISECONDS_FROM = 1e11  # larger Unix times are in milliseconds
-LATEST_S = 4_102_444_800  # Unix time of the year 2100; later ones have another unit
+YEAR_2000_S, LATEST_S = 946_684_800, 4_102_444_800  # Unix times of the years 2000 and 2100
+PER_SECOND = {"seconds": 1, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 MAX_DAYS = 366
-MAX_COUNTS = 400_000_000  # of all jobs, in all minutes of a table or all windows of a log
 OFFSET = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"  # the UTC offset at the end of an ISO 8601 time
 
 
@@ -26,12 +27,31 @@ def minutes_of(times: pd.Series, where: str) -> np.ndarray:
     [1440, 1441]
     """
     try:
-        return _local_stamps(times).to_numpy("datetime64[m]").astype(np.int64)
+        stamps = _local_stamps(times)
+        if stamps.isna().any():
+            raise ValueError("a time is missing")
+        minutes = stamps.to_numpy("datetime64[m]").astype(np.int64)
+        late = minutes >= LATEST_S // MINUTE_S
+        if late.any():
+            raise ValueError(f"{stamps.iloc[int(late.argmax())]} is after the year 2100")
+        return minutes
     except (TypeError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{where}: time is neither ISO 8601 nor Unix time in s or ms ({reason})"
         ) from None
+
+
+def likely_unit(unix_time: float) -> str:
+    """What the unit of a Unix time seems to be, as the end of a sentence; "" if no unit fits.
+
+    >>> likely_unit(1.7e15)
+    '; it looks like microseconds'
+    """
+    for unit, per_s in PER_SECOND.items():
+        if YEAR_2000_S <= unix_time / per_s < LATEST_S:
+            return f"; it looks like {unit}"
+    return ""
 
 
 def _local_stamps(times: pd.Series) -> pd.Series:
@@ -43,8 +63,10 @@ def _local_stamps(times: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(times, errors="coerce")
     if numbers.notna().all():
         in_ms = numbers.iloc[0] > MILLISECONDS_FROM
-        if numbers.min() >= LATEST_S * (1000 if in_ms else 1):
-            raise ValueError(f"{numbers.min():.0f} is after the year 2100")
+        late = (numbers >= LATEST_S * (1000 if in_ms else 1)).to_numpy()
+        if late.any():
+            first = float(numbers.iloc[int(late.argmax())])
+            raise ValueError(f"{first:.0f} is after the year 2100{likely_unit(first)}")
         return pd.to_datetime(numbers, unit="ms" if in_ms else "s")
     zoned = pd.Timestamp(times.iloc[0]).tz is not None
     stamps = pd.to_datetime(times, format="ISO8601", utc=zoned)
@@ -117,11 +139,7 @@ def timed_counts(
         raise ValueError(
             f"{where}: time covers {length // DAY_MINUTES} days; at most {MAX_DAYS} are accepted"
         )
-    if len(names) * length > MAX_COUNTS:
-        raise ValueError(
-            f"{where}: {len(names)} jobs over {length} minutes are too many counts; is the column "
-            "job the id of a request?"
-        )
+    check_size(where, len(names), length, IDS)
     step = np.gcd.reduce(minute - first)
     if step > 1:
         raise ValueError(

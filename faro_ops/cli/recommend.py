@@ -139,6 +139,7 @@ def recommend(
         serving_model=serving_model,
         with_sharing=sharing,
         report=say,
+        on_plan=_ignored if as_json else _print_plan,
     )
     if journal is None or jobs:  # a journal has the jobs with which its run began
         _say_what_is_assumed(history, jobs)
@@ -149,7 +150,10 @@ def recommend(
 
         draw = partial(capacity_curve, recommendation.replay.curve, recommendation.marks)
         shared.write_picture(Path(plot), draw, "How many replicas?", _text(recommendation))
-    print(json.dumps(recommendation.to_dict()) if as_json else _text(recommendation))
+    if as_json:
+        print(json.dumps(recommendation.to_dict()))
+    elif what_replays_show := _after_plan(recommendation):
+        print("", *what_replays_show, sep="\n")
     return 0 if recommendation.slo_met else OUT_OF_REACH
 
 
@@ -203,15 +207,28 @@ def _say_what_is_assumed(history: History, jobs: str | None) -> None:
 
 def _text(recommendation: Recommendation) -> str:
     """The recommendation as text: a plan and, if days were replayed, what their replays show."""
-    lines = _plan(recommendation)
-    if recommendation.replay is not None:
-        lines += ["", *_curve(recommendation, recommendation.replay)]
-        lines += ["", *_fixed(recommendation, recommendation.replay)]
-        lines += ["", *_variations(recommendation.replay)]
-        lines += ["", *_conclusion(recommendation, recommendation.replay)]
+    shown = _after_plan(recommendation)
+    return "\n".join([*_plan(recommendation), *([""] if shown else []), *shown])
+
+
+def _print_plan(plan: Recommendation) -> None:
+    """Print the plan at once, because replays may follow that take minutes."""
+    print("\n".join(_plan(plan)), flush=True)
+
+
+def _ignored(plan: Recommendation) -> None:
+    """With --json, the plan is part of the only document, which is printed at the end."""
+
+
+def _after_plan(recommendation: Recommendation) -> list[str]:
+    """What follows the plan: what the replays show. Nothing if no day was replayed."""
+    parts = []
+    if replay := recommendation.replay:
+        parts += [_curve(recommendation, replay), _fixed(recommendation, replay)]
+        parts += [_variations(replay), _conclusion(recommendation, replay)]
     if recommendation.savings:
-        lines += ["", *_sharing(recommendation)]
-    return "\n".join(lines)
+        parts.append(_sharing(recommendation))
+    return "\n\n".join("\n".join(part) for part in parts).splitlines()
 
 
 def _plan(recommendation: Recommendation) -> list[str]:
@@ -340,21 +357,21 @@ def _conclusion(recommendation: Recommendation, replay: Replay) -> list[str]:
         if only_scaling:
             verdict += f"; {' and '.join(only_scaling)}, only if Faro scales"
 
-    hours = fixed["minutes"][0] / 60
-    alone = (
-        f"{cores:g} cores in fixed replicas, chosen in hindsight, "
-        f"keep the SLOs over {hours:.3g} hours"
+    judged = (
+        "both are judged alike: they begin a day with the same replicas, "
+        f"and each job keeps its SLO on each replayed day ({replay.days.rstrip(',')})"
     )
+    alone = f"{cores:g} cores in fixed replicas, chosen in hindsight, keep the SLOs"
     if fits:
         alone += f"; without scaling, set the column `fixed on {size:g}`"
     required = replay.required_cores
     if required is None:
         most = replay.curve["capacity_cores"].max()
-        return [verdict, f"{alone}; Faro does not on {most} cores"]
-    scaled = f"{required} cores or more keep the SLOs over {replay.days} if Faro scales"
+        return [verdict, judged, f"{alone}; Faro does not on {most} cores"]
+    scaled = f"{required} cores or more keep the SLOs if Faro scales"
     if required >= cores:
         scaled += "; where a load rises faster than a replica starts, set min_replicas"
-    return [verdict, alone, scaled, NEXT]
+    return [verdict, judged, alone, scaled, NEXT]
 
 
 def _sharing(recommendation: Recommendation) -> list[str]:

@@ -218,6 +218,24 @@ def test_a_quantile_interpolates_like_numpy_and_is_infinite_if_a_drop_has_weight
         assert quantile_of(values, q) == pytest.approx(np.quantile(finite_stand_in, q), rel=1e-9)
 
 
+@pytest.mark.parametrize("q", [0.0, 0.5, 0.95, 0.99, 1.0])
+@pytest.mark.parametrize(
+    "order", [np.sort, lambda values: np.sort(values)[::-1].copy(), lambda values: values]
+)
+def test_a_quantile_is_exactly_that_of_the_sorted_values(order, q):
+    """Also of equal values, and the values stay as they are."""
+    rng = np.random.default_rng(7)
+    for values in (rng.lognormal(size=1000), rng.integers(1, 4, 500) / 10, np.full(64, 0.18)):
+        given = order(values)
+        before, ordered = given.copy(), np.sort(given)
+        low = int(q * (len(values) - 1))
+        high = min(low + 1, len(values) - 1)
+        weight = q * (len(values) - 1) - low
+        exact = ordered[low] + (ordered[high] - ordered[low]) * weight
+        assert quantile_of(given, q) == exact
+        assert np.array_equal(given, before)
+
+
 def test_an_unreferenced_cluster_frees_its_requests_at_once():
     workload = Workload((Job("a"),), [[10]])
     cluster = SimulatedCluster(workload, draw(workload, 24), 2, np.array([1]))

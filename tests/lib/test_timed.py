@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from faro_lib.workload import Job
-from faro_lib.workload.readers import read_csv
+from faro_lib.workload.readers import read_counts, read_csv
 from faro_lib.workload.timed import minutes_of
 from faro_ops.advise.sources.load_history import _days, history_from_csv
 from faro_ops.cli.model import Source
@@ -193,9 +193,10 @@ BAD = {
     "time,job,requests\n60,a,5\n60,a,5\n": "line 3: job 'a' at time 60 occurs a second time",
     "time,job,requests\n60,a,-5\n": "requests=-5 for job 'a' at time 60 is negative",
     "time,job,requests\n60,a,5\n": "there is no complete day from midnight to midnight",
-    "time,job,requests\n60,a,5\n9000000000,a,5\n": (
-        "time covers 104166 days; at most 366 are accepted"
+    "time,job,requests\n60,a,5\n4000000000,a,5\n": (
+        "time covers 46296 days; at most 366 are accepted"
     ),
+    "time,job,requests\n60,a,5\n9000000000,a,5\n": "9000000000 is after the year 2100",
     "time,job,requests\n0,a,5\n60,a,5\n86400,a,5\n": "1970-01-01T00:02 is missing for job 'a'",
     "time,job,requests\n0,a,5\n300,b,5\n900,a,5\n": (
         "the rows are 5 minutes apart; a row has the requests of one minute"
@@ -267,3 +268,18 @@ def test_a_query_that_does_not_count_a_minute_is_refused_with_the_right_one(wron
 )
 def test_a_query_that_may_count_a_minute_is_accepted(query):
     check_counts_query(query)
+
+
+def test_a_millisecond_among_unix_seconds_is_told():
+    times = pd.Series([1_700_000_040, 1_700_000_100_000])
+    with pytest.raises(ValueError, match=r"1700000100000 is after .* it looks like milliseconds"):
+        minutes_of(times, "counts.csv")
+
+
+def test_a_table_with_a_missing_timestamp_is_refused_in_a_line(tmp_path):
+    path = tmp_path / "counts.parquet"
+    counts = table(1, jobs=("a",))
+    counts.loc[3, "time"] = pd.NaT
+    counts.to_parquet(path)
+    with pytest.raises(ValueError, match=r"counts\.parquet: .*\(a time is missing\)"):
+        read_counts(path)

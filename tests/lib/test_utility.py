@@ -373,3 +373,14 @@ def test_a_formula_is_read_to_0_02_where_the_slo_is_about_the_service_time(
                 latency(latency_model, rate_rps, replicas, 2.0, 0.99, service_scv=0.5), job.slo_s
             )
             assert table.value[0, replicas] == pytest.approx(float(exact), abs=0.02)
+
+
+def test_rates_in_another_memory_order_give_the_same_table_and_compile_nothing_again():
+    from faro_lib.utility._table_kernels import fill
+
+    rates = sampled_rates()
+    table = build_table(JOBS, rates, RUNNING)
+    compiled = len(fill.signatures)
+    transposed = build_table(JOBS, np.asfortranarray(rates), RUNNING)
+    np.testing.assert_array_equal(transposed.value, table.value)
+    assert len(fill.signatures) == compiled

@@ -11,9 +11,10 @@ import pytest
 from deployment_world import World
 from hypothesis import given
 from hypothesis import strategies as st
-from observations import observed
+from observations import known_of, observed
 
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import GuardrailConfig, Memory, Pending
+from faro_lib.control.limits import Wanted
 from faro_lib.protocol import BOUNDS, CAPACITY, HOLD, PLANNED, RATE_LIMIT, reasons
 from faro_lib.workload import Job, arrays_of
 from faro_ops.cli import run as run_command
@@ -23,7 +24,7 @@ from faro_ops.operate.limits.brake import (
     MinimaReport,
     below_minimum,
     fitting_minima,
-    keep_minima,
+    minima,
 )
 from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
 from faro_ops.operate.loop.loop import run
@@ -458,10 +459,10 @@ def test_minima_of_equal_weight_get_replicas_in_turn_and_keep_what_runs():
 def test_a_job_that_another_controller_scales_keeps_its_replicas_though_minima_do_not_fit():
     observation = observed([5, 2], capacity=5.0)
     plan = LivePlan(np.array([5, 2]), np.zeros(2), (HOLD, CAPACITY))
-    jobs = arrays_of((Job("a"), Job("b", min_replicas=2)))
-    left = np.array([True, False])
-    target, _ = keep_minima(jobs, observation, plan, np.array([5, 0]), left)
-    assert target.tolist() == [5, 2]
+    jobs = (Job("a"), Job("b", min_replicas=2))
+    known = known_of(jobs, observation, left=np.array([True, False]))
+    wanted = Wanted(plan, np.array([5, 0]), Pending.none(2))
+    assert minima(wanted, known).target.tolist() == [5, 2]
 
 
 def test_the_board_names_the_jobs_below_their_minimum_until_they_are_not():

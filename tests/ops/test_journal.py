@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import threading
@@ -28,7 +29,7 @@ from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import long_gap_s, run
 from faro_ops.operate.memory import journal as journals
-from faro_ops.operate.memory import rotation, thinning
+from faro_ops.operate.memory import records, rotation, thinning
 from faro_ops.operate.memory.journal import Header, Journal, parts, read
 from faro_ops.operate.memory.overrides import Settings
 from faro_ops.operate.memory.records import decoded
@@ -261,6 +262,30 @@ def test_of_a_damaged_archive_the_records_before_the_damage_are_read_and_one_lin
     assert caplog.messages == [
         f"{archive}: damage (a damaged archive of a journal (its end is missing)) skipped"
     ]
+
+
+def test_a_line_that_is_too_long_for_a_record_is_skipped_and_the_others_are_read(
+    tmp_path, often, caplog, monkeypatch
+):
+    path = tmp_path / "run.jsonl"
+    write_ticks(path)
+    archive = rotation.archives(path)[0]
+    archived = parts(path)[0][1]
+    first, rest = gzip.decompress(archive.read_bytes()).split(b"\n", 1)
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 1 << 20)
+    archive.write_bytes(gzip.compress(first + b"\n" + b"7" * (1 << 24) + b"\n" + rest))
+    found = parts(path)[0][1]
+    assert times_s(found) == times_s(archived)
+    (message,) = caplog.messages
+    assert message == f"{archive}: 1 damaged line (line 2: it is longer than 1 MiB) skipped"
+
+
+def test_what_is_kept_of_a_line_without_an_end_does_not_grow_with_it(tmp_path, monkeypatch):
+    """Else each chunk would copy all before it: the time would be quadratic."""
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 100)
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(b"a\n" + b"b" * (3 * records.CHUNK_BYTES) + b"\nc\n" + b"unfinished")
+    assert list(records.complete_lines(path)) == [b"a", b"b" * 101, b"c"]
 
 
 def test_a_damaged_archive_from_before_the_time_of_interest_does_no_harm(tmp_path, often):

@@ -370,7 +370,7 @@ def test_a_section_that_contradicts_the_pool_is_refused(sections, message):
 
 
 def test_a_pool_keeps_its_models_while_one_of_its_jobs_is_held():
-    from faro_ops.operate.limits.held import without_held_pools
+    from faro_lib.policies.pooled import without_held_pools
     from faro_ops.protocol import LivePlan
 
     plan = LivePlan(np.ones(3), np.zeros(3), ("hold",) * 3, placement={"p": "any"})

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kube_things import node, pod
-from observations import observed
+from observations import known_of, observed
 
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import GuardrailConfig, Memory, Pending
+from faro_lib.control.limits import Wanted
 from faro_lib.policies import FairShare
 from faro_lib.protocol import hold
-from faro_lib.workload import Job, arrays_of
+from faro_lib.workload import Job
 from faro_ops.operate.kube.capacity import Shape, capacity, placement
-from faro_ops.operate.limits.placement import cut_to_nodes, placeable
+from faro_ops.operate.limits.placement import nodes, placeable
 from faro_ops.operate.loop.tick import tick
 from faro_ops.protocol import FRAGMENTED, live_plan
 
@@ -97,8 +98,8 @@ def test_a_plan_that_would_leave_a_pod_pending_is_cut_and_says_fragmented():
 
 @pytest.mark.parametrize("left", [False, True])
 def test_a_job_that_faro_leaves_to_others_keeps_a_target_that_fits_on_no_node(left):
-    jobs = arrays_of((Job("large", cores=3.0),))
     seen = observed([2], capacity=8.0, free_cores=np.array([1.0, 2.0]), placed=np.array([[1, 0]]))
-    target, plan = cut_to_nodes(jobs, seen, live_plan(hold(seen)), np.array([2]), np.array([left]))
-    assert target.tolist() == ([2] if left else [1])
-    assert (plan.reason == (FRAGMENTED,)) is not left
+    known = known_of((Job("large", cores=3.0),), seen, left=np.array([left]))
+    wanted = nodes(Wanted(live_plan(hold(seen)), np.array([2]), Pending.none(1)), known)
+    assert wanted.target.tolist() == ([2] if left else [1])
+    assert (wanted.plan.reason == (FRAGMENTED,)) is not left

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from http_server import serving
 
-from faro_lib.workload import Job
+from faro_lib.workload import Job, limits
 from faro_lib.workload.bursts import burst_arrivals
 from faro_ops import cli
 from faro_ops.advise.sources.load_history import history_from_prometheus, with_window_bursts
@@ -209,6 +209,17 @@ def test_a_bad_answer_is_rejected_in_one_line(stub, answer, label, message):
         read_prometheus(stub.url, "up", minutes=5, label=label, end_s=300)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("cap", "most"), [("MAX_JOBS", 2), ("MAX_COUNTS", 12)])
+def test_more_series_than_there_may_be_jobs_are_refused_in_a_line(stub, cap, most, monkeypatch):
+    stub.answer = matrix(*({"job": str(n)} for n in range(3)))
+    names, _ = read_prometheus(stub.url, "up", minutes=5, end_s=300)
+    assert len(names) == 3
+    monkeypatch.setattr(limits, cap, most)
+    line = rf"{stub.url}: query 'up': 3 jobs with 5 counts each .* {most} .*; sum by \(\.\.\.\)"
+    with pytest.raises(ValueError, match=line):
+        read_prometheus(stub.url, "up", minutes=5, end_s=300)
 
 
 def test_a_value_belongs_to_the_minute_that_it_ends(stub):

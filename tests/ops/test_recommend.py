@@ -26,6 +26,7 @@ from faro_ops.advise.recommend.advice import advise
 from faro_ops.advise.recommend.recommendation import LIVE, recommend
 from faro_ops.advise.recommend.replay import Replay, busiest_part
 from faro_ops.advise.recommend.sizing import (
+    SEEDS,
     required_cores,
     required_replicas,
     uniform_draws,
@@ -303,13 +304,13 @@ def test_a_capacity_suffices_if_every_job_keeps_its_own_slo_and_the_worst_one_is
     short = curve[curve["slo_violation_rate"] > curve["accepted_rate"]]
     assert (short["worst_job"] == "strict").any()
     size = int(short["capacity_cores"].max())
-    draws = [uniform_draws(workload, trial_seeds(1)[0], PAPER)]
-    (trial,) = run_trials(workload, {"faro": learned}, size, draws, initial=fair_share(jobs, size))
-    rates = violation_rate_by_job(trial.run)
-    assert (rates > accepted).any()
-    assert short["slo_violation_rate"].iloc[-1] == pytest.approx(
-        rates[np.argmax(rates / accepted)], abs=1e-6
-    )
+    draws = [uniform_draws(workload, seed, PAPER) for seed in trial_seeds(SEEDS)]
+    trials = run_trials(workload, {"faro": learned}, size, draws, initial=fair_share(jobs, size))
+    rates = [violation_rate_by_job(trial.run) for trial in trials]
+    assert any((of_seed > accepted).any() for of_seed in rates)
+    # A capacity that does not suffice with one seed is not replayed with the others.
+    worst = [of_seed[np.argmax(of_seed / accepted)] for of_seed in rates]
+    assert np.abs(short["slo_violation_rate"].iloc[-1] - worst).min() <= 1e-6
     assert required_cores(curve) is None or required_cores(curve) > size
 
 

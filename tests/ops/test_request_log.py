@@ -1,6 +1,7 @@
 """Request logs: a row for each request becomes counts per minute, and says whether they burst."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from faro_lib import files
-from faro_lib.workload import timed
+from faro_lib.workload import limits
 from faro_lib.workload.bursts import burst_arrivals, dispersion
 from faro_ops.advise.sources import request_log
 from faro_ops.advise.sources.load_history import history_from_csv
@@ -267,21 +268,36 @@ def test_unix_times_in_milliseconds_are_the_same_times(form, tmp_path):
     assert log.per_minute.tolist() == in_s.per_minute.tolist()
 
 
-@pytest.mark.parametrize("factor", [1e6, 1e9], ids=["us", "ns"])
-def test_unix_times_in_other_units_are_refused_in_a_line(factor, tmp_path):
+@pytest.mark.parametrize(("factor", "unit"), [(1e6, "microseconds"), (1e9, "nanoseconds")])
+def test_unix_times_in_other_units_are_refused_in_a_line(factor, unit, tmp_path):
     table = rows()
     seconds = (pd.to_datetime(table["time"]) - pd.Timestamp(0)).dt.total_seconds()
     path = written(table.assign(time=(factor * seconds).astype(np.int64)), tmp_path / "log.csv")
-    with pytest.raises(ValueError, match=r"row 1: time=\S+; .* in s or ms, before the year 2100$"):
+    accepted = f"in s or ms, before the year 2100; it looks like {unit}"
+    with pytest.raises(ValueError, match=rf"log\.csv, row 1: time=\S+; .* {accepted}$"):
         read_request_log(path)
 
 
-@pytest.mark.parametrize("unit", ["us", "ns"])
-def test_a_table_of_counts_in_other_units_is_refused_in_a_line(unit, tmp_path):
+def test_a_missing_timestamp_of_a_parquet_file_is_refused_with_its_row(tmp_path):
+    path = tmp_path / "log.parquet"
+    stamps = pa.array([1_700_000_000, None], pa.int64()).cast(pa.timestamp("s"))
+    pq.write_table(pa.table({"time": stamps, "job": ["a", "a"]}), path)
+    with pytest.raises(ValueError, match=r"log\.parquet, row 2: time=missing"):
+        read_request_log(path)
+
+
+def test_iso_times_after_the_year_2100_are_refused(tmp_path):
+    path = written(rows().assign(time="2150-01-01T00:00:00"), tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"row 1: time=.*before the year 2100"):
+        read_request_log(path)
+
+
+@pytest.mark.parametrize(("unit", "name"), [("us", "microseconds"), ("ns", "nanoseconds")])
+def test_a_table_of_counts_in_other_units_is_refused_in_a_line(unit, name, tmp_path):
     times = pd.date_range(START, periods=60, freq="min").astype(f"datetime64[{unit}]").astype(int)
     path = tmp_path / "counts.csv"
     pd.DataFrame({"time": times, "job": "a", "requests": 1}).to_csv(path, index=False)
-    with pytest.raises(ValueError, match=r"neither ISO 8601 nor Unix time in s or ms \(.* 2100\)"):
+    with pytest.raises(ValueError, match=rf"nor Unix time in s or ms \(.* 2100; .* like {name}\)"):
         history_from_csv(path)
 
 
@@ -294,12 +310,31 @@ def test_a_column_of_timestamps_in_another_century_is_refused_in_a_line(tmp_path
 
 
 def test_a_table_with_too_many_jobs_for_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(timed, "MAX_COUNTS", 100)
+    monkeypatch.setattr(limits, "MAX_COUNTS", 100)
     times = pd.date_range(START, periods=60, freq="min")
     counts = [pd.DataFrame({"time": times, "job": job, "requests": 1}) for job in "ab"]
     pd.concat(counts).to_csv(tmp_path / "counts.csv", index=False)
-    with pytest.raises(ValueError, match="2 jobs over 60 minutes are too many counts; is the col"):
+    with pytest.raises(ValueError, match=r"2 jobs with 60 counts each are too many; .* is the"):
         history_from_csv(tmp_path / "counts.csv")
+
+
+def test_a_table_whose_jobs_are_ids_of_requests_is_refused(tmp_path):
+    times = pd.date_range(START, periods=240, freq="min")
+    ids = [f"request-{n}" for n in range(len(times))]
+    path = tmp_path / "counts.csv"
+    pd.DataFrame({"time": times, "job": ids, "requests": 1}).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"240 different names .* is it the id of a request"):
+        history_from_csv(path)
+
+
+def test_a_parquet_table_with_more_rows_than_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "counts.parquet"
+    times = pd.date_range(START, periods=60, freq="min")
+    pd.DataFrame({"time": times, "job": "a", "requests": 1}).to_parquet(path, index=False)
+    history_from_csv(path)
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 1 << 10)
+    with pytest.raises(ValueError, match=r"counts\.parquet: .*its 60 rows take more than .* GiB"):
+        history_from_csv(path)
 
 
 def test_a_log_whose_jobs_are_ids_of_requests_is_refused_before_it_takes_memory(
@@ -310,16 +345,16 @@ def test_a_log_whose_jobs_are_ids_of_requests_is_refused_before_it_takes_memory(
     path = written(ids, tmp_path / "log.csv")
     with pytest.raises(ValueError, match=f"{len(table)} different names .* is it the id of a req"):
         read_request_log(path)
-    monkeypatch.setattr(request_log, "MAX_JOBS", 1000)
-    with pytest.raises(ValueError, match="more than 1000 different names in the column job; is it"):
+    monkeypatch.setattr(limits, "MAX_JOBS", 1000)
+    with pytest.raises(ValueError, match=r"at most 1000 jobs .* is the column job the id"):
         read_request_log(path)
     assert read_request_log(path, names=["request-7"], ignore_others=True).counts.sum() == 1
 
 
 def test_more_counts_than_fit_into_memory_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(request_log, "MAX_COUNTS", 50)
+    monkeypatch.setattr(limits, "MAX_COUNTS", 50)
     path = written(rows(), tmp_path / "log.csv")
-    with pytest.raises(ValueError, match="2 jobs over 0 days are too many counts; split the log"):
+    with pytest.raises(ValueError, match=r"2 jobs with .* 50 counts are accepted; split"):
         read_request_log(path)
 
 
@@ -339,3 +374,15 @@ def test_a_packed_table_that_unpacks_to_more_than_memory_is_refused(tmp_path, mo
     monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 1 << 10)
     with pytest.raises(ValueError, match=r"counts\.csv\.gz: not a table \(it unpacks to more"):
         history_from_csv(path)
+
+
+def test_a_small_packed_file_is_not_read_with_one_large_request_for_memory():
+    asked = []
+
+    class Stream(io.BytesIO):
+        def read(self, size=-1):
+            asked.append(size)
+            return super().read(size)
+
+    assert files.Bounded(Stream(b"abc")).read() == b"abc"
+    assert max(asked) <= files.READ_BYTES

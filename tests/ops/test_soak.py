@@ -19,7 +19,8 @@ from soak_world import WORLDS
 
 from faro_lib.policies.learning import Learner
 from faro_ops.operate.kube import deployment_metrics
-from faro_ops.operate.limits import brake, steady_capacity
+from faro_ops.operate.limits import steady_capacity
+from faro_ops.operate.limits.brake import Brake
 from faro_ops.operate.loop import loop
 from faro_ops.operate.loop.job_states import JobStates
 
@@ -130,10 +131,10 @@ def test_the_soak_notices_if_a_freeze_is_not_obeyed(twin):
 
 
 def test_the_soak_notices_if_the_brake_is_off(twin):
-    def at_once(share, jobs, observation, plan, target, left, falls):
-        return target, plan
+    def at_once(_, wanted, known):
+        return wanted
 
-    with mock.patch.object(brake, "slow_down", at_once):
+    with mock.patch.object(Brake, "slow_down", at_once):
         broken = noted(("capacity is half of the need",))
     assert any("replicas are removed within a minute" in line for line in broken)
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from faro_lib.control import GUARDRAILS
+from faro_lib.control.guardrails import Guard
+from faro_lib.control.limits import Known
+from faro_lib.workload import Job
 from faro_ops.protocol import LiveObservation
 
 
@@ -28,3 +32,19 @@ def observed(target, capacity=100.0, changing=None, now_s=60.0, **fields) -> Liv
         drop=zeros,
     )
     return LiveObservation(**{**defaults, **fields})
+
+
+def known_of(jobs: tuple[Job, ...], observation: LiveObservation, left=None) -> Known:
+    """What the rules of `faro_lib.control.limits` know at the first tick of a run."""
+    none = np.zeros(len(jobs), bool)
+    return Known(
+        config=GUARDRAILS,
+        jobs=jobs,
+        guard=Guard(known_s=np.full(len(jobs), observation.now_s)),
+        observation=observation,
+        intended=observation,
+        visible=observation,
+        contested=none,
+        drifted=none,
+        left=none if left is None else left,
+    )

@@ -192,7 +192,8 @@ def _coverage(planning: list, counts: np.ndarray, first: int) -> np.ndarray:
             continue
         rate_rps = counts[:, index] / MINUTE_S
         contains = (deciles[:, 0] <= rate_rps) & (rate_rps <= deciles[:, -1])
-        inside.append(np.where(np.isnan(rate_rps), np.nan, contains))
+        unknown = np.isnan(rate_rps) | np.isnan(deciles[:, 0])
+        inside.append(np.where(unknown, np.nan, contains))
     if not inside:
         return np.full((len(counts), 1), np.nan)
     return np.array(inside, float).T

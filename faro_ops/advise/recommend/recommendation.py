@@ -1,5 +1,6 @@
 """A recommendation from a load history: replicas now, and the capacity that the SLOs need."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from faro_lib.allocate import OBJECTIVES
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
+from faro_lib.queueing import LatencyModel
 from faro_lib.simulate import ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, arrays_of
@@ -19,6 +21,7 @@ from faro_ops.advise.recommend.advice import Advice, advise
 from faro_ops.advise.recommend.pairs import with_pairs
 from faro_ops.advise.recommend.replay import Replay, days_to_replay, replay_of
 from faro_ops.advise.recommend.savings import Saving, groups, savings
+from faro_ops.advise.recommend.sizing import required_replicas
 from faro_ops.advise.recommend.suspicions import overloads, silences
 from faro_ops.advise.sources.load_history import MIN_HISTORY_MINUTES, History
 
@@ -102,6 +105,7 @@ def recommend(
     serving_model: ServingModel = LIVE,
     with_sharing: bool = False,
     report: Report = print,
+    on_plan: Callable[[Recommendation], None] = lambda plan: None,
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest that meets every SLO.
 
@@ -109,6 +113,8 @@ def recommend(
     `with_sharing` also replays the last day with replicas that hold the models of several jobs.
     `max_violation_rate` is the largest accepted share of a job's requests that miss its SLO; None =
     1 - its quantile.
+    on_plan : called with the plan for the coming minutes as soon as it is known; before the
+        replays if `capacity` is given. Without it, a first estimate is reported before them.
     """
     _check(history, capacity, with_curve or with_sharing, max_violation_rate, objective)
     if with_sharing:
@@ -128,21 +134,47 @@ def recommend(
         forecasts = fitted if past is history else past.forecaster(forecaster)
         return tuned(PolicyContext(past.jobs, forecasts, latency_model), objective)
 
-    shared: list[Saving] = []
-    if capacity is None or with_curve or with_sharing:
-        accepted = accepted_rates(history.jobs, max_violation_rate)
-        replayed = replay_of(history, policy_for, capacity, accepted, serving_model, report)
-        capacity = replayed.capacity
-        if with_sharing:
-            alone = replayed.required_cores or capacity
-            shared = _savings(
-                history, alone, accepted, objective, forecaster, serving_model, report
-            )
-        report(f"planning the next minutes on {capacity} cores")
+    def planned(cores: float) -> Recommendation:
+        """The plan for the coming minutes on so many cores."""
+        advice = advise(history.jobs, history.today, policy_for(history), cores)
+        return Recommendation(advice, max_violation_rate, history.replicas)
+
+    plan = None if capacity is None else planned(capacity)
+    if plan is not None:
+        on_plan(plan)
+        if not (with_curve or with_sharing):
+            return plan
     else:
-        replayed = None
-    advice = advise(history.jobs, history.today, policy_for(history), capacity)
-    return Recommendation(advice, max_violation_rate, history.replicas, replayed, tuple(shared))
+        report(_first_estimate(planned(_busiest_cores(history, latency_model)).advice))
+
+    accepted = accepted_rates(history.jobs, max_violation_rate)
+    replayed = replay_of(history, policy_for, capacity, accepted, serving_model, report)
+    shared: list[Saving] = []
+    if with_sharing:
+        alone = replayed.required_cores or replayed.capacity
+        shared = _savings(history, alone, accepted, objective, forecaster, serving_model, report)
+    if plan is None:
+        report(f"planning the next minutes on {replayed.capacity} cores")
+        plan = planned(replayed.capacity)
+        on_plan(plan)
+    return replace(plan, replay=replayed, savings=tuple(shared))
+
+
+def _busiest_cores(history: History, latency_model: LatencyModel) -> float:
+    """Cores with which every job is predicted to meet its SLO in its busiest minute of today."""
+    counts = required_replicas(history.traces.workload(), latency_model).max(axis=1)  # (jobs,)
+    arrays = arrays_of(history.jobs)
+    return float(np.maximum(counts, np.maximum(arrays.min_replicas, 1)) @ arrays.cores)
+
+
+def _first_estimate(advice: Advice) -> str:
+    """The plan in a line, before the replays say on how many cores it must fit."""
+    counts = ", ".join(
+        f"{job.name} {count}" for job, count in zip(advice.jobs, advice.plan.target.tolist())
+    )
+    return (
+        f"first estimate of the replicas now, before the replays: {counts} ({advice.used:g} cores)"
+    )
 
 
 def _savings(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ MOST_REQUESTS = 20_000_000
 REPLAYED_HOURS = 6
 # Replayed before the busiest minutes, so that these do not begin with too few replicas.
 RUN_UP_MINUTES = 15
-# A capacity is also tested on at most this many earlier days, those with the highest peak load.
+# At most this many earlier days are replayed, too, those with the highest peak load.
 EARLIER_DAYS = 3
 
 
@@ -33,12 +34,13 @@ class Replay:
     Attributes
     ----------
     capacity : the given capacity in cores or, if none was given, the required one.
-    days : text that names the hours or days replayed, such as "the last 24 hours".
+    days : text that names the hours or days replayed, such as "the last 24 hours". Faro and
+        constant replicas are judged on all of them, each day by itself.
     curve : SLO violations of the worst job at each replayed capacity (`sizing.COLUMNS`).
     fixed : constant replica counts and their SLO violation rates, one row per job.
         `accepted_rate` : the accepted SLO violation rate.
-        `replicas` : smallest count that keeps the SLO on all simulated days; 0 if no count does.
-        `minutes` : total length of the simulated days.
+        `replicas` : smallest count that keeps the SLO on each replayed day; 0 if no count does.
+        `minutes` : total length of the replayed days.
         `replicas_on_all_cores` : counts on `capacity` cores that maximise the sum of the jobs' mean
             utilities in the forecaster's training minutes. They are at least `replicas` if the
             capacity is large enough.
@@ -113,12 +115,30 @@ def replay_of(
                 "the capacity is for the other jobs"
             )
 
-    # 2. The smallest capacity with which Faro keeps the SLOs that can be kept.
-    last_day = days.every[-1]
+    # 2. Constant replicas on so many cores. A replay of Faro begins with them.
     lowest = np.maximum(jobs.min_replicas, 1)  # (jobs,)
     enough = np.maximum(fixed.replicas, lowest)  # (jobs,)
     smallest_cores = int(np.ceil(lowest @ jobs.cores))
     enough_cores = int(np.ceil(enough @ jobs.cores))
+    for line in _short_on(days.unreplayed, enough, accepted, possible, serving_model):
+        report(line)
+
+    @cache
+    def fixed_on(size: int) -> np.ndarray:
+        needed = enough if enough_cores <= size else lowest
+        past_rps = policy.forecaster.past / MINUTE_S
+        past = build_table(
+            history.jobs,
+            past_rps[:, :, None],
+            needed,
+            latency_model=policy.latency_model,
+            cold_start_minutes=0.0,
+            max_replicas=int(jobs.replicas_within(size).max()),
+        )
+        return with_idle_cores(past, needed, size)
+
+    # 3. The smallest capacity with which Faro keeps the SLOs that can be kept.
+    last_day = days.every[-1]
     accepted_or_any = np.where(possible, accepted, 1.0)
     curve = sizing.violations_by_capacity(
         last_day,
@@ -127,26 +147,17 @@ def replay_of(
         accepted_or_any,
         include=capacity,
         others=others,
+        start=fixed_on,
         serving_model=serving_model,
         report=report,
     )
     size = capacity or sizing.required_cores(curve) or int(curve["capacity_cores"].max())
 
-    # 3. Constant replicas on all cores, and what both do under more load than recorded.
-    needed = enough if enough_cores <= size else lowest
-    past_rps = policy.forecaster.past / MINUTE_S
-    past = build_table(
-        history.jobs,
-        past_rps[:, :, None],
-        needed,
-        latency_model=policy.latency_model,
-        cold_start_minutes=0.0,
-        max_replicas=int(jobs.replicas_within(size).max()),
-    )
-    on_all_cores = with_idle_cores(past, needed, size)
+    # 4. What both do under more load than recorded.
+    on_all_cores = fixed_on(size)
     report(f"replaying the last day on {size} cores {', '.join(sizing.VARIATIONS)}")
     variations = sizing.variations(
-        last_day, policy, size, on_all_cores, accepted_or_any, serving_model
+        last_day, policy, size, on_all_cores, accepted_or_any, serving_model, fixed_on
     )
     runs = sizing.runs_on(days.every, serving_model)
     table = pd.DataFrame(
@@ -164,6 +175,27 @@ def replay_of(
     return Replay(size, days.text, curve, table, variations)
 
 
+def _short_on(
+    days: list[Workload],
+    counts: np.ndarray,
+    accepted: np.ndarray,
+    possible: np.ndarray,
+    serving_model: ServingModel,
+) -> list[str]:
+    """A line for each job that misses its SLO with `counts` (jobs,) on a day of `days`."""
+    if not days:
+        return []
+    runs = sizing.runs_on(days, serving_model, seeds=1)
+    rates = sizing.worst_rates(serving_model, runs, counts)
+    short = np.flatnonzero(possible & (rates > accepted))
+    return [
+        f"with {counts[j]} fixed replicas, {100 * rates[j]:.2g} % of the requests of "
+        f"{days[0].jobs[j].name} are late on a recorded day that is not replayed "
+        f"({100 * accepted[j]:.4g} % accepted)"
+        for j in short
+    ]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ReplayedDays:
     """The recorded days that are replayed.
@@ -173,14 +205,15 @@ class ReplayedDays:
     last : the history of the last day or, if it has too many requests, of its busiest hours.
     busiest : histories that end with one of the busiest earlier days, the busiest first. Their
         forecasters learn from all other days.
-    every : requests of all days on which fixed replicas are simulated; the last one is that of
-        `last`.
+    every : requests of all days that are replayed; the last one is that of `last`.
+    unreplayed : requests of the other recorded days.
     text : names the hours or days replayed.
     """
 
     last: History
     busiest: list[History]
     every: list[Workload]
+    unreplayed: list[Workload]
     text: str
 
 
@@ -195,12 +228,12 @@ def days_to_replay(history: History) -> ReplayedDays:
         part, first = busiest_part(traces, 60 * REPLAYED_HOURS)
         hours = history_of(part.jobs, part.evaluation[0], earlier=part.train)
         span = history.span(first, first + hours.day_minutes)
-        return ReplayedDays(hours, [], [part.workload()], f"{span}, the busiest,")
+        return ReplayedDays(hours, [], [part.workload()], [], f"{span}, the busiest,")
 
     last_day = traces.workload()
     text = f"the last {last_day.minutes / 60:.3g} hours"
     if history.single_day:
-        return ReplayedDays(history, [], [last_day], text)
+        return ReplayedDays(history, [], [last_day], [], text)
 
     requests = traces.train[:, 0].sum(axis=(1, 2))  # (days,)
     room = MOST_REQUESTS - traces.evaluation.sum()
@@ -210,12 +243,13 @@ def days_to_replay(history: History) -> ReplayedDays:
     load = (jobs.busy_s * jobs.cores) @ traces.train[:, 0]  # core-seconds, (days, minutes)
     by_peak = sorted(earlier, key=lambda day: load[day].max())
     busiest = [_as_last(history, day) for day in reversed(by_peak[-EARLIER_DAYS:])]
-    every = [*(traces.workload(day + 1) for day in earlier), last_day]
+    every = [*(past.traces.workload() for past in busiest), last_day]
+    unreplayed = [traces.workload(day + 1) for day in by_peak[:-EARLIER_DAYS]]
     if busiest and len(busiest) == traces.days:
         text = f"all {history.days} days"
     elif busiest:
         text = f"{text} and the {len(busiest)} busiest earlier days"
-    return ReplayedDays(history, busiest, every, text)
+    return ReplayedDays(history, busiest, every, unreplayed, text)
 
 
 def _as_last(history: History, day: int) -> History:

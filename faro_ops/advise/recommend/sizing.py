@@ -1,6 +1,12 @@
-"""The capacity and the constant replica counts that the SLOs need, found by simulating days."""
+"""The capacity and the constant replica counts that the SLOs need, found by simulating days.
 
-from collections.abc import Sequence
+Faro and constant replicas are judged alike. Both serve the same requests of the same days
+(`runs_on`) and keep the SLOs if, in each simulation, each job's share of late requests is at most
+the accepted one (`violation_rate_by_job`, `worst_rates`). A replay of Faro begins with the constant
+replicas of its capacity (`Start`), so a policy that changes nothing has exactly their figures.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -41,7 +47,11 @@ GROWTH = 1.25  # when a capacity does not suffice, the next one tried is larger 
 MOST_GROWTH = 2.5
 # The search for required replicas ends at this plus twice the largest offered load in erlangs.
 MAX_REPLICAS = 200
+# Shares of the required capacity that are also replayed, so that the curve shows what too few do.
+BELOW = (0.5, 0.75)
 UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count meets
+
+Start = Callable[[int], np.ndarray]  # cores -> replicas (jobs,) with which a replay begins
 
 
 # --- constant replica counts ------------------------------------------------------------------
@@ -127,11 +137,13 @@ def fixed_replicas(
     return FixedReplicas(np.where(kept, enough, 0), rates, rates_now)
 
 
-def runs_on(days: Sequence[Workload], serving_model: ServingModel) -> list[tuple[Workload, Draws]]:
-    """(workload, draws) of each simulation: SEEDS of the last of `days`, one of each other day."""
+def runs_on(
+    days: Sequence[Workload], serving_model: ServingModel, seeds: int = SEEDS
+) -> list[tuple[Workload, Draws]]:
+    """(workload, draws) of each simulation: `seeds` of the last of `days`, one of each other."""
     *others, last = days
     runs = [(day, _draws(day, serving_model, 1)[0]) for day in others]
-    return runs + [(last, draws) for draws in _draws(last, serving_model, SEEDS)]
+    return runs + [(last, draws) for draws in _draws(last, serving_model, seeds)]
 
 
 def worst_rates(
@@ -147,20 +159,25 @@ def worst_rates(
         slo_s = np.repeat(jobs.slo_s, np.diff(draws.first))  # (requests,)
         late = np.split(cluster.latency_s > slo_s, draws.first[1:-1])  # one array for each job
         rates.append([of_job.mean() if len(of_job) else 0.0 for of_job in late])
-    return np.max(rates, axis=0)
+    return np.max(rates, axis=0).round(6)
 
 
 # --- the capacity for Faro ---------------------------------------------------------------------
 
 
 def run_with(
-    policy: Policy, capacity: int, workload: Workload, draws: Draws, serving_model: ServingModel
+    policy: Policy,
+    capacity: int,
+    workload: Workload,
+    draws: Draws,
+    serving_model: ServingModel,
+    start: Start | None = None,
 ) -> Run:
-    """Simulate `policy`, from equal shares of `capacity`.
+    """Simulate `policy` on `capacity` cores, from the replicas of `start`.
 
-    From one replica each, jobs would miss SLOs at first.
+    None = equal shares. From one replica each, jobs would miss SLOs at first.
     """
-    initial = fair_share(workload.jobs, capacity)
+    initial = fair_share(workload.jobs, capacity) if start is None else start(capacity)
     with policy_failures_raised():
         return simulate(
             workload,
@@ -189,37 +206,39 @@ def violations_by_capacity(
     *,
     include: int | None = None,
     others: Sequence[tuple[Workload, Policy]] = (),
+    start: Start | None = None,
     serving_model: ServingModel = PAPER,
     report: Report = print,
 ) -> pd.DataFrame:
     """SLO violations of the worst job at several capacities, one row each (COLUMNS).
 
-    Bisection finds the smallest capacity that keeps the SLOs in a replay of `workload` with one
-    random seed. This capacity is then replayed with more seeds and on other days (`others`, each
-    with its policy). It is increased if a job exceeds its accepted violation rate (`accepted`).
-    `capacities` are the smallest capacity to try and a first estimate, in cores. The capacity
-    `include` is also tried, unless it is below the smallest. The rates in a row are the largest of
-    all replays at that capacity.
+    The search finds the smallest capacity that keeps the SLOs in every replay: of `workload` with
+    SEEDS random seeds, and of other days (`others`, each with its policy). The hardest replay comes
+    first, so most capacities that do not suffice are replayed only once. The figures in a row are
+    the largest of all replays at that capacity, which are all of them at the smallest capacity
+    that suffices and at `include`.
+
+    capacities : the smallest capacity to try and a first estimate, in cores.
+    include : a capacity that is also tried, unless it is below the smallest.
+    start : replicas with which a replay begins; None = equal shares.
     """
     seeds = enumerate(_draws(workload, serving_model, SEEDS), 1)
-    runs = [_Run(workload, policy, draws, f"seed {n}") for n, draws in seeds]
-    for day, of_day in others:
-        runs.append(_Run(day, of_day, _draws(day, serving_model, 1)[0], "another day"))
-    search = _CapacitySearch(runs, accepted, serving_model, report)
+    first, *more = (_Run(workload, policy, draws, f"seed {n}") for n, draws in seeds)
+    of_others = [
+        _Run(day, of_day, _draws(day, serving_model, 1)[0], "another day") for day, of_day in others
+    ]
+    search = _CapacitySearch([first, *of_others, *more], accepted, serving_model, report, start)
 
     smallest, estimate = capacities
-    too_few, high = smallest - 1, estimate
     if include is not None and include >= smallest:
-        if search.suffices_first(include):
-            high = min(high, include)
-        else:
-            too_few = include
-            high = max(high, include + 1)
-    found = search.smallest(too_few, high, limit=int(MOST_GROWTH * estimate))
-    if found is not None:
-        search.increase_until_all_suffice(found, limit=int(MOST_GROWTH * estimate))
-    rows = pd.DataFrame(search.rows.values(), columns=COLUMNS)
-    return rows.sort_values("capacity_cores", ignore_index=True)
+        search.replay_all(include)
+    found = search.smallest(smallest, max(smallest, estimate), limit=int(MOST_GROWTH * estimate))
+    if found is None:
+        search.replay_all(max(search.results))
+    else:
+        for share in BELOW:
+            search.suffices(max(smallest, int(share * found)))
+    return search.curve()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,70 +251,127 @@ class _Run:
     label: str
 
 
+class _Result(NamedTuple):
+    """What a replay at one capacity shows."""
+
+    rates: np.ndarray  # violation rate of each job, (jobs,)
+    lost_utility: float
+    replicas_used: float  # mean over the day
+
+
 @dataclass(slots=True, eq=False)
 class _CapacitySearch:
-    """Replays at several capacities; `rows` has the results, {capacity: row with COLUMNS}."""
+    """Replays at several capacities. Each run is replayed at most once at a capacity.
+
+    Attributes
+    ----------
+    runs : all runs, the hardest first as far as it is known.
+    results : {capacity: {run: its result}}.
+    """
 
     runs: list[_Run]
     accepted: np.ndarray
     serving_model: ServingModel
     report: Report
-    rows: dict[int, tuple] = field(default_factory=dict)
+    start: Start | None
+    results: dict[int, dict[_Run, _Result]] = field(default_factory=dict)
 
-    def suffices(self, size: int, runs: Sequence[_Run]) -> bool:
-        """Whether every job's violation rate is accepted in these runs; ends at the first other."""
-        return all(self._suffices_in(run, size) for run in runs)
+    def smallest(self, smallest: int, estimate: int, limit: int) -> int | None:
+        """The smallest capacity that suffices and is above every one that was found too small.
 
-    def suffices_first(self, size: int) -> bool:
-        """Whether `size` suffices in the first run, which is replayed only once."""
-        if size in self.rows:
-            _, _, rate, limit, *_ = self.rows[size]
-            return rate <= limit
-        return self.suffices(size, self.runs[:1])
+        None if it would exceed `limit` and no larger capacity is known to suffice.
+        """
+        tried = {size: self.suffices(size) for size in list(self.results)}
+        too_few = max((size for size in tried if not tried[size]), default=smallest - 1)
+        enough = min((size for size in tried if size > too_few), default=None)
+        if too_few < estimate and (enough is None or estimate < enough):
+            if self.suffices(estimate):
+                enough = estimate
+            else:
+                too_few = estimate
+        while True:
+            size = self._smallest_in(self.runs[0], too_few, enough, limit)
+            if size is None or self.suffices(size):
+                return size
+            too_few = size
 
-    def _suffices_in(self, run: _Run, size: int) -> bool:
-        jobs = run.workload.jobs
-        result = run_with(run.policy, size, run.workload, run.draws, self.serving_model)
+    def _smallest_in(self, run: _Run, too_few: int, enough: int | None, limit: int) -> int | None:
+        """The smallest capacity above `too_few`, at most `enough`, that suffices in one run."""
+        while enough is None:
+            size = max(too_few + 1, int(np.ceil(GROWTH * too_few)))
+            if size > limit:
+                return None
+            if self.suffices_in(run, size):
+                enough = size
+            else:
+                too_few = size
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            if self.suffices_in(run, middle):
+                enough = middle
+            else:
+                too_few = middle
+        return enough
+
+    def suffices(self, size: int) -> bool:
+        """Whether `size` suffices in every run; ends at the first in which it does not."""
+        replayed = self.results.setdefault(size, {})
+        known_first = sorted(self.runs, key=lambda run: run not in replayed)
+        enough = all(self.suffices_in(run, size) for run in known_first)
+        self._hardest_first(size)
+        return enough
+
+    def replay_all(self, size: int) -> None:
+        """Replay every run at `size`."""
+        for run in self.runs:
+            self.suffices_in(run, size)
+        self._hardest_first(size)
+
+    def _hardest_first(self, size: int) -> None:
+        """Order the runs: by the largest capacity that failed, then by the worst job at `size`."""
+        limits = np.maximum(self.accepted, 1e-12)
+        of_size = self.results[size]
+
+        def hardness(run: _Run) -> tuple[int, float]:
+            failed = [n for n, of_n in self.results.items() if run in of_n and self._fails(run, n)]
+            share = (of_size[run].rates / limits).max() if run in of_size else 0.0
+            return max(failed, default=0), share
+
+        self.runs.sort(key=hardness, reverse=True)
+
+    def suffices_in(self, run: _Run, size: int) -> bool:
+        """Whether every job's violation rate in this run is accepted."""
+        of_size = self.results.setdefault(size, {})
+        if run not in of_size:
+            of_size[run] = self._replay(run, size)
+        return not self._fails(run, size)
+
+    def _fails(self, run: _Run, size: int) -> bool:
+        """Whether a job has more late requests than accepted in this run, replayed before."""
+        return bool((self.results[size][run].rates > self.accepted).any())
+
+    def _replay(self, run: _Run, size: int) -> _Result:
+        model, jobs = self.serving_model, run.workload.jobs
+        result = run_with(run.policy, size, run.workload, run.draws, model, self.start)
         rates = violation_rate_by_job(result).round(6)  # (jobs,)
         name, rate, limit = worst_of(jobs, rates, self.accepted)
         self.report(
             f"{size} cores, {run.label}: worst job {name}, {100 * rate:.2f} % of its requests "
             f"violate its SLO ({round(100 * limit, 6):g} % accepted)"
         )
-        if size in self.rows:
-            earlier = [*self.rows[size][-1].values()]
-            rates = np.maximum(rates, earlier)
-        worst = worst_of(jobs, rates, self.accepted)
-        lost = lost_utility(minute_utility(result))
         used = np.sum(result.decisions.running, axis=1).mean()
-        by_job = dict(zip([job.name for job in jobs], rates.tolist()))
-        self.rows[size] = (size, *worst, lost, used, by_job)
-        _, rate, limit = worst
-        return rate <= limit
+        return _Result(rates, lost_utility(minute_utility(result)), float(used))
 
-    def smallest(self, too_few: int, high: int, limit: int) -> int | None:
-        """The smallest capacity above `too_few` that suffices in the first run.
-
-        `high` is tried first and grows until it suffices; None if it exceeds `limit`.
-        """
-        while not self.suffices_first(high):
-            too_few, high = high, int(np.ceil(GROWTH * high))
-            if high > limit:
-                return None
-        while high - too_few > 1:
-            middle = (too_few + high) // 2
-            if self.suffices_first(middle):
-                high = middle
-            else:
-                too_few = middle
-        return high
-
-    def increase_until_all_suffice(self, size: int, limit: int) -> None:
-        """Replay the other runs, too, at `size` and then at larger capacities until all suffice."""
-        remaining = self.runs[1:]  # `size` suffices in the first run
-        while not self.suffices(size, remaining) and size < limit:
-            size += max(1, size // 20)
-            remaining = self.runs[1:] if size in self.rows else self.runs
+    def curve(self) -> pd.DataFrame:
+        """One row for each capacity (COLUMNS), with the largest figures of its replays."""
+        jobs = self.runs[0].workload.jobs
+        rows = []
+        for size, of_size in sorted(self.results.items()):
+            rates, lost, used = (np.max(values, axis=0) for values in zip(*of_size.values()))
+            by_job = dict(zip([job.name for job in jobs], rates.tolist()))
+            worst = worst_of(jobs, rates, self.accepted)
+            rows.append((size, *worst, float(lost), float(used), by_job))
+        return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def required_cores(curve: pd.DataFrame) -> int | None:
@@ -322,8 +398,11 @@ def variations(
     counts: np.ndarray,
     accepted: np.ndarray,
     model: ServingModel,
+    start: Start | None = None,
 ) -> pd.DataFrame:
     """The worst job in each of VARIATIONS, with `policy` on `capacity` cores and with `counts`.
+
+    `start` has the replicas with which the policy begins; None = equal shares.
 
     The columns are `case`, those of WORST for the policy, and those of WORST with prefix `fixed_`
     for constant `counts`. The case "without one replica" takes the largest replica's cores from
@@ -338,8 +417,8 @@ def variations(
         (draws,) = _draws(day, model, 1)
         least = jobs.min_replicas @ jobs.cores
         left = max(capacity - failed * jobs.cores.max(), least)
-        run = run_with(policy, int(np.ceil(left)), day, draws, model)
-        scaled = worst_of(day.jobs, violation_rate_by_job(run), accepted)
+        run = run_with(policy, int(np.ceil(left)), day, draws, model, start)
+        scaled = worst_of(day.jobs, violation_rate_by_job(run).round(6), accepted)
         fixed = worst_of(day.jobs, worst_rates(model, [(day, draws)], counts - failed), accepted)
         rows.append((case, *scaled, *fixed))
     return pd.DataFrame(rows, columns=["case", *WORST, *(f"fixed_{name}" for name in WORST)])

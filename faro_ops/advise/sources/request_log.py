@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 from faro_lib.files import Bounded, TooLarge
 from faro_lib.workload.bursts import dispersion
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TABLES
-from faro_lib.workload.timed import LATEST_S, MAX_COUNTS, MAX_DAYS, MILLISECONDS_FROM
+from faro_lib.workload.limits import IDS, check_names, check_size
+from faro_lib.workload.timed import LATEST_S, MAX_DAYS, MILLISECONDS_FROM, likely_unit
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COMPRESSIONS = ("", ".gz", ".zst")
@@ -32,9 +33,6 @@ LENGTHS = ("prompt_tokens", "output_tokens")
 LARGEST = 1e9  # of a number in these columns
 WINDOW_S = 10  # counts are kept for windows of this length
 WINDOWS_PER_MINUTE = int(MINUTE_S) // WINDOW_S
-MAX_JOBS = 10_000
-# If there are more than FEW_JOBS names, with fewer requests each, they are ids of requests.
-FEW_JOBS, MIN_REQUESTS = 100, 5
 BLOCK_BYTES = 1 << 24
 HEAD_BYTES = 1000  # enough for the names of the columns
 PROGRESS_ROWS = 2_000_000
@@ -265,7 +263,8 @@ class _Reading:
             name = "" if unnamed[at] else names[int(index[at])]
             rule = f"the jobs are {list(self.accepted)}" if self.accepted else "a job has a name"
             raise self._bad(at, f"job {name!r}", rule)
-        self._check_names([name for name, own in zip(names, ours) if own], int(window[-1]) + 1)
+        every = self.counts.keys() | {name for name, own in zip(names, ours) if own}
+        check_size(str(self.path), len(every), int(window[-1]) + 1, IDS)
         first, length = int(window[0]), int(window[-1] - window[0]) + 1
         for n, name in enumerate(names):
             if not ours[n]:
@@ -277,20 +276,6 @@ class _Reading:
             grown[first : first + length] += of_job
             self.counts[name] = grown
         return names, index.astype(np.int64)
-
-    def _check_names(self, names: list[str], windows: int) -> None:
-        """ValueError if there are too many jobs to keep the counts of so many windows."""
-        count = len(self.counts.keys() | names)
-        if count > MAX_JOBS:
-            raise ValueError(
-                f"{self.path}: more than {MAX_JOBS} different names in the column job; is it the "
-                "id of a request?"
-            )
-        if count * windows > MAX_COUNTS:
-            days = windows / (DAY_MINUTES * WINDOWS_PER_MINUTE)
-            raise ValueError(
-                f"{self.path}: {count} jobs over {days:.0f} days are too many counts; split the log"
-            )
 
     def _times(self, column: Any) -> np.ndarray:
         """Seconds since 1970-01-01 00:00 by the log's own clock."""
@@ -328,7 +313,8 @@ class _Reading:
         except pa.ArrowInvalid:
             failing = _first_that_fails(column, stamps_of)
             raise self._bad(failing, f"time {column[failing].as_py()!r}", accepted) from None
-        return stamps.to_numpy(zero_copy_only=False).astype(np.int64) / 1e9
+        time_s = stamps.to_numpy(zero_copy_only=False).astype(np.int64) / 1e9
+        return self._before_2100(time_s, time_s, accepted)
 
     def _unix_times(self, column: Any) -> np.ndarray:
         """Seconds since 1970 of Unix times, which are in s or, if row 1 is so large, in ms."""
@@ -342,7 +328,9 @@ class _Reading:
         wrong = ~((time_s >= 0) & (time_s < LATEST_S))
         if wrong.any():
             at = int(wrong.argmax())
-            raise self._bad(at, f"time={given[at]:.0f}", f"{accepted}, before the year 2100")
+            value = "missing" if np.isnan(given[at]) else f"{given[at]:.0f}"
+            rule = f"{accepted}, before the year 2100{likely_unit(given[at])}"
+            raise self._bad(at, f"time={value}", rule)
         return time_s
 
     def _numbers(self, name: str, column: Any, accepted: str) -> np.ndarray:
@@ -378,18 +366,14 @@ class _Reading:
         if not self.counts:
             ours = ", ".join(self.accepted or ())
             raise ValueError(f"{self.path}: no row is of one of the jobs {ours}")
-        many = len(self.counts) > FEW_JOBS and not self.accepted
-        if many and self.rows < MIN_REQUESTS * len(self.counts):
-            raise ValueError(
-                f"{self.path}: {len(self.counts)} different names in the column job, but only "
-                f"{self.rows} rows; is it the id of a request?"
-            )
+        if not self.accepted:
+            check_names(str(self.path), len(self.counts), self.rows)
         names = tuple(self.accepted or sorted(self.counts, key=lambda name: (len(name), name)))
         longest = max(len(of_job) for of_job in self.counts.values())
         windows = -(-longest // WINDOWS_PER_MINUTE) * WINDOWS_PER_MINUTE
         counts = np.zeros((len(names), windows), np.int64)
         for row, name in zip(counts, names):
-            of_job = self.counts.get(name, np.zeros(0, np.int64))
+            of_job = self.counts.pop(name, np.zeros(0, np.int64))  # not twice in memory
             row[: len(of_job)] = of_job
         first_minute = self.first_window // WINDOWS_PER_MINUTE
         kept = self._kept(names) if self.keep else None

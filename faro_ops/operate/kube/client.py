@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from faro_lib.files import lines_of
 from faro_ops.request_deadline import (
     WHOLE_TIMEOUTS,
     DeadlinePassed,
@@ -32,6 +33,7 @@ RETRIED = (429, 500, 502, 503, 504)
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+MAX_LINE_BYTES = 64 << 20  # of a stream; an API server stores no object of more than some MiB
 MANAGER = "faro"  # the field manager that the API server records for Faro's writes
 # Longest pause between attempts, even if the server asks for more, so that ticks end in time.
 LONGEST_PAUSE_S = 10.0
@@ -193,13 +195,10 @@ class Api:
 
 def _objects(response: Any, request: str) -> Iterator[dict]:
     """The JSON objects of a stream, one per line; ApiError if it breaks."""
-    rest = b""  # the start of a line whose end has not arrived yet
     try:
-        for chunk in response.stream(None):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                if line:
-                    yield json.loads(line)
+        for line in lines_of(response.stream(None), MAX_LINE_BYTES):
+            if line:
+                yield json.loads(line)
     except Exception as error:
         raise ApiError(0, f"{request}: the stream broke ({type(error).__name__})") from None
     finally:

@@ -30,6 +30,7 @@ from faro_lib.queueing import LatencyModel
 from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
+from faro_lib.workload.shares import with_bounds
 from faro_ops.operate.limits.bounds import (
     HAND_BACK,
     KEEP_FLOOR,
@@ -319,17 +320,7 @@ def limited_jobs(
         return n, n
 
     all_bounds = [bounds(*row) for row in zip(jobs, level.astype(int).tolist(), current.tolist())]
-    used: dict[str, float] = {}  # cores of the minimum replicas of each tenant's jobs
-    for job, (low, _) in zip(jobs, all_bounds):
-        used[job.tenant] = used.get(job.tenant, 0.0) + low * job.cores
-    limited = []
-    for job, (low, high) in zip(jobs, all_bounds):
-        quota = job.tenant_quota
-        if quota:
-            # Other autoscalers may have chosen more minimum replicas than the quota allows.
-            quota = max(quota, used[job.tenant])
-        limited.append(replace(job, min_replicas=low, max_replicas=high, tenant_quota=quota))
-    return tuple(limited)
+    return with_bounds(jobs, *zip(*all_bounds))
 
 
 def limited_plan(

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 
 from faro_lib.policies.faro import Faro
-from faro_lib.policies.loops import LoopState, after_planning, fold_minutes
+from faro_lib.policies.loops import LoopState, fold_minutes, keeping_unknown, long_term
 from faro_lib.protocol import Observation, Plan, Policy, Wrapper, hold, reasons
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import arrays_of
@@ -43,8 +43,11 @@ class AsBounds(Wrapper):
     def decide(self, state: LoopState, observation: Observation) -> tuple[LoopState, Plan]:
         state = fold_minutes(self.policy.having_learned(state, observation), observation)
         if not self.policy.is_long_term(observation.now_s, state.last_s):
-            return replace(state, last_s=observation.now_s), hold(observation)
-        return after_planning(state, observation), self.plan(state, observation)
+            after = replace(state, last_s=observation.now_s)
+            return after, keeping_unknown(hold(observation), state, observation)
+        current = replicas_of_hpas(observation)
+        after, plan = long_term(self.plan, state, observation, current)
+        return after, keeping_unknown(plan, state, observation)
 
     def plan(self, state: LoopState, observation: Observation) -> LivePlan:
         """The bounds around the replicas that Faro would plan.

@@ -15,13 +15,14 @@ from typing import Self
 import numpy as np
 
 from faro_lib.control import Memory, Step
-from faro_lib.control.guardrails import limit_scaling_actions, with_reason
+from faro_lib.control.limits import Known, Wanted, limit_scaling_actions, with_reason
 from faro_lib.protocol import CAPACITY, HOLD, RATE_LIMIT
 from faro_lib.workload import Job, JobArrays
 from faro_lib.workload.jobs import MINUTE_S, TOLERANCE
+from faro_ops.operate.limits.kept import kept_by_others
 from faro_ops.operate.loop.job_states import MISCONFIGURED, JobStates
 from faro_ops.operate.loop.late_counts import Folded
-from faro_ops.protocol import LiveObservation, LivePlan
+from faro_ops.protocol import LiveObservation, live_observation, live_plan
 
 NAMED = 5  # names of jobs in a message
 SOURCE = "minima"  # of reports to the board of job states
@@ -136,36 +137,56 @@ class LiveMemory(Memory):
 # --- at most a share of the replicas --------------------------------------------------------------
 
 
-def slow_down(
-    share: float,
-    jobs: JobArrays,
-    observation: LiveObservation,
-    plan: LivePlan,
-    target: np.ndarray,
-    left: np.ndarray,
-    falls: Falls,
-) -> tuple[np.ndarray, LivePlan]:
-    """Limit the targets (jobs,) to what may be removed now, and to the starts that find room then.
+@dataclass(frozen=True, slots=True)
+class Brake:
+    """Rules that let at most a `share` of the replicas be removed within a minute."""
 
-    The removals that make room for the most valuable starts come first, then those that lose least
-    (`limit_scaling_actions`). Starts up to a job's minimum come before all others. Returns the
-    targets, and the plan with the reason RATE_LIMIT for limited jobs. Jobs in the mask `left` keep
-    their `target`, because another controller scales them.
-    """
-    exists = observation.exists
-    now = np.where(exists & ~left, observation.target, target)
-    gain = plan.marginal_value_down
-    gain = np.zeros(len(now)) if gain is None else gain
-    urgent = replace(
-        plan,
-        target=target,
-        marginal_value_down=np.where(now < jobs.min_replicas, np.nan, gain),
-    )
-    limited = limit_scaling_actions(
-        urgent, now, observation.capacity, jobs.cores, np.inf, falls.left(share)
-    )
-    limited = within_quotas(limited, now, target, jobs)
-    return limited, replace(plan, reason=with_reason(plan.reason, limited != target, RATE_LIMIT))
+    share: float
+    replicas: Falls  # what was removed of replicas, and of minReplicas
+    floors: Falls
+
+    def slow_down(self, wanted: Wanted, known: Known) -> Wanted:
+        """Targets fall only as far as may be removed now, and rise only where that leaves room.
+
+        The removals that make room for the most valuable starts come first, then those that lose
+        least (`limit_scaling_actions`). Starts up to a job's minimum come before all others. A
+        limited job gets the reason RATE_LIMIT. Jobs that another controller scales keep their
+        targets. An order is no guess from data, so what it removes is not limited, but it counts.
+        Fewer replicas than it says are left by a loss of capacity, which is limited.
+        """
+        observation, jobs, target = known.observation, known.arrays, wanted.target
+        fall = known.ordered & (target < observation.target) & (target >= jobs.max_replicas)
+        free = kept_by_others(known) | fall
+        now = np.where(observation.exists & ~free, observation.target, target)
+        gain = wanted.plan.marginal_value_down
+        gain = np.zeros(len(now)) if gain is None else gain
+        urgent = replace(
+            wanted.plan,
+            target=target,
+            marginal_value_down=np.where(now < jobs.min_replicas, np.nan, gain),
+        )
+        left = self.replicas.left(self.share)
+        limited = limit_scaling_actions(urgent, now, observation.capacity, jobs.cores, np.inf, left)
+        limited = within_quotas(limited, now, target, jobs)
+        reason = with_reason(wanted.plan.reason, limited != target, RATE_LIMIT)
+        return replace(wanted, plan=replace(wanted.plan, reason=reason), target=limited)
+
+    def slow_floors(self, wanted: Wanted, known: Known) -> Wanted:
+        """Floors fall no faster than `slow_down` lets targets fall.
+
+        An HPA may remove replicas down to its minReplicas by itself.
+        """
+        plan, observation = live_plan(wanted.plan), live_observation(known.observation)
+        if plan.floor is None or observation.floor is None:
+            return wanted
+        now = observation.floor
+        ours = kept_by_others(known) | known.ordered
+        planned = (plan.floor >= 0) & observation.exists & ~ours
+        lowered = replace(plan, target=np.where(planned, plan.floor, now))
+        left = self.floors.left(self.share)
+        limited = limit_scaling_actions(lowered, now, np.inf, known.arrays.cores, np.inf, left)
+        floor = np.where(planned, np.minimum(limited, wanted.target), plan.floor)
+        return replace(wanted, plan=replace(plan, floor=floor))
 
 
 def within_quotas(
@@ -186,54 +207,24 @@ def within_quotas(
     return limited
 
 
-def slow_floors(
-    share: float,
-    jobs: JobArrays,
-    observation: LiveObservation,
-    plan: LivePlan,
-    target: np.ndarray,
-    left: np.ndarray,
-    falls: Falls,
-) -> LivePlan:
-    """The plan with floors that fall no faster than `slow_down` lets targets fall.
-
-    An HPA may remove replicas down to its minReplicas by itself.
-    """
-    if plan.floor is None or observation.floor is None:
-        return plan
-    now = observation.floor
-    planned = (plan.floor >= 0) & observation.exists & ~left
-    lowered = np.where(planned, plan.floor, now)
-    limited = limit_scaling_actions(
-        replace(plan, target=lowered), now, np.inf, jobs.cores, np.inf, falls.left(share)
-    )
-    return replace(plan, floor=np.where(planned, np.minimum(limited, target), plan.floor))
-
-
 # --- the minima -----------------------------------------------------------------------------------
 
 
-def keep_minima(
-    jobs: JobArrays,
-    observation: LiveObservation,
-    plan: LivePlan,
-    target: np.ndarray,
-    left: np.ndarray,
-) -> tuple[np.ndarray, LivePlan]:
-    """Undo what the library removes below the jobs' minima for lack of capacity.
+def minima(wanted: Wanted, known: Known) -> Wanted:
+    """Jobs keep what they can of their minima where the capacity is below the sum of the minima.
 
-    If the capacity is below the sum of the minima, they are kept in the order of the weights. A job
-    whose minimum does not fit keeps the replicas that serve, up to its minimum: if all of them run,
-    they have room, and removing one helps nobody. It gives them up, the lightest job first, only
-    while a heavier job misses a replica of its own minimum, and never the last one. Replicas that
-    find no room are Pending. Returns the targets (jobs,), and the plan with the reason CAPACITY for
-    jobs below their minimum. Jobs in the mask `left` keep their `target`.
+    The rule `capacity` takes from all jobs alike then. Here, minima are kept in the order of the
+    weights. A job whose minimum does not fit keeps the replicas that serve, up to its minimum: if
+    all of them run, they have room, and removing one helps nobody. It gives them up, the lightest
+    job first, only while a heavier job misses a replica of its own minimum, and never the last one.
+    Replicas that find no room are Pending. Jobs below their minimum get the reason CAPACITY.
     """
-    scaled = observation.exists & ~left
+    observation, jobs, plan = known.observation, known.arrays, wanted.plan
+    scaled = observation.exists & ~kept_by_others(known)
     minimum = np.where(scaled, jobs.min_replicas, 0)
-    if not (target < minimum).any():
-        return target, plan
-    others = np.where(minimum > 0, 0, target)
+    if not (wanted.target < minimum).any():
+        return wanted
+    others = np.where(minimum > 0, 0, wanted.target)
     room = observation.capacity - float(others @ jobs.cores)
     fitting = fitting_minima(minimum, observation.running, jobs, room)
     last = np.maximum(fitting, np.minimum(minimum, 1))
@@ -243,10 +234,11 @@ def keep_minima(
         lightest = np.where(kept > last, jobs.weight, np.inf).min()
         gives = (kept > last) & (jobs.weight == lightest)
         kept[np.argmax(np.where(gives, (kept - last) * jobs.cores, -np.inf))] -= 1
-    kept = np.where(minimum > 0, kept, target)
+    kept = np.where(minimum > 0, kept, wanted.target)
     reason = with_reason(plan.reason, kept < minimum, CAPACITY)
     unchanged = (kept == plan.target) & (np.array(reason) == CAPACITY)
-    return kept, replace(plan, reason=with_reason(reason, unchanged, HOLD))
+    reason = with_reason(reason, unchanged, HOLD)
+    return replace(wanted, plan=replace(plan, reason=reason), target=kept)
 
 
 def fitting_minima(

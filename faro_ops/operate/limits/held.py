@@ -4,18 +4,20 @@ The library knows such a job already: it is left to another controller (`Plan.le
 plans the other jobs around its replicas.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from faro_lib.control.limits import Known, Wanted
 from faro_lib.policies.loops import LoopState
+from faro_lib.policies.pooled import without_held_pools
 from faro_lib.protocol import HOLD, Plan, Policy
-from faro_lib.workload import Job, arrays_of, pools_of
+from faro_lib.workload import Job, arrays_of
 from faro_ops.operate.limits.authority import ADVISE, FULL, AuthorityState, limited_jobs
 from faro_ops.operate.limits.bounds import KEEP_FLOOR
-from faro_ops.protocol import LiveObservation, LivePlan, live_plan
+from faro_ops.operate.limits.kept import kept_by_others
+from faro_ops.protocol import LiveObservation, live_plan
 
 
 def decide_with_held(policy: Policy, state: Any, observation: LiveObservation) -> tuple[Any, Plan]:
@@ -50,16 +52,10 @@ def with_held(plan: Plan, observation: LiveObservation, held: np.ndarray) -> Pla
     )
 
 
-def without_held_pools(jobs: Sequence[Job], plan: LivePlan, held: np.ndarray) -> LivePlan:
-    """The plan without placements of pools with a job in the mask `held`.
-
-    The replicas of such a pool keep their models, because the job shares them.
-    """
-    if not plan.placement or not held.any():
-        return plan
-    kept = {pool.name for pool in pools_of(jobs) if held[list(pool.jobs)].any()}
-    free = {name: one for name, one in plan.placement.items() if name not in kept}
-    return replace(plan, placement=free or None)
+def held_pools(wanted: Wanted, known: Known) -> Wanted:
+    """A pool with a job that others scale, or that is held, keeps the models of its replicas."""
+    plan = without_held_pools(known.jobs, wanted.plan, kept_by_others(known))
+    return replace(wanted, plan=plan)
 
 
 def jobs_of(state: Any) -> tuple[Job, ...] | None:

@@ -4,31 +4,29 @@ from dataclasses import replace
 
 import numpy as np
 
-from faro_lib.control.guardrails import with_reason
-from faro_lib.workload.jobs import TOLERANCE, JobArrays
-from faro_ops.protocol import FRAGMENTED, LiveObservation, LivePlan
+from faro_lib.control.limits import Known, Wanted, with_reason
+from faro_lib.workload.jobs import TOLERANCE
+from faro_ops.operate.limits.kept import kept_by_others
+from faro_ops.protocol import FRAGMENTED, live_observation
 
 
-def cut_to_nodes(
-    jobs: JobArrays,
-    observation: LiveObservation,
-    plan: LivePlan,
-    target: np.ndarray,
-    left: np.ndarray,
-) -> tuple[np.ndarray, LivePlan]:
-    """Reduce the targets (jobs,) to the replicas that fit on the nodes.
+def nodes(wanted: Wanted, known: Known) -> Wanted:
+    """The targets fit on the nodes; a job reduced for that gets the reason FRAGMENTED.
 
-    Returns the targets, and the plan with the reason FRAGMENTED for reduced jobs. No job is reduced
-    below its minimum. Jobs in the mask `left` keep their targets, because another client or an
-    autoscaler controls them. Without data per node, nothing is reduced.
+    No job is reduced below its minimum. Jobs that another client or an autoscaler scales keep their
+    targets. Without data per node, nothing is reduced.
     """
+    observation, jobs, target = live_observation(known.observation), known.arrays, wanted.target
     if observation.free_cores is None or observation.placed is None:
-        return target, plan
+        return wanted
     fitting = placeable(target, jobs.cores, observation.placed, observation.free_cores)
     fitting = np.minimum(target, np.maximum(fitting, jobs.min_replicas))
-    fitting = np.where(left, target, fitting)
-    reason = with_reason(plan.reason, fitting < target, FRAGMENTED)
-    return fitting, replace(plan, reason=reason)
+    kept = kept_by_others(known)
+    if observation.unbounded is not None:
+        kept = kept | observation.unbounded
+    fitting = np.where(kept, target, fitting)
+    reason = with_reason(wanted.plan.reason, fitting < target, FRAGMENTED)
+    return replace(wanted, plan=replace(wanted.plan, reason=reason), target=fitting)
 
 
 def placeable(

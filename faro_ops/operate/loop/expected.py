@@ -42,6 +42,9 @@ class Expected(Forecaster):
     def forget(self, jobs: np.ndarray) -> Self:
         return replace(self, inner=self.inner.forget(jobs))
 
+    def known(self) -> np.ndarray:
+        return self.inner.known()
+
     def sample(self, horizon: int = HORIZON_MINUTES, n: int = 100) -> np.ndarray:
         return self.inner.sample(horizon, n) * self._factors(horizon)[:, None]
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from faro_lib import protocol
 from faro_lib.control import GuardrailConfig, Step
 from faro_lib.control.guardrails import Guard
 from faro_lib.protocol import Observation
@@ -49,6 +50,9 @@ def note_states(
             known = states.of(job.name, without=SOURCE).state not in (FINE, FAILING)
             reason = "its Deployment or application does not exist"
             states.report(job.name, FINE if known else GONE, reason, by=SOURCE)
+        elif step.plan.reason[n] == protocol.MISSING and not stale[n]:
+            reason = "its load or latency has not been known so far"
+            states.report(job.name, MISSING, reason, by=SOURCE)
         elif stale[n]:
             reason = f"its load or latency is not known for more than {config.stale_after_s:g} s"
             states.report(job.name, MISSING, reason, by=SOURCE)

@@ -10,17 +10,17 @@ import numpy as np
 from faro_lib import control
 from faro_lib.control import GuardrailConfig, Late, Memory, Step
 from faro_lib.control.guardrails import Guard, plausible
+from faro_lib.control.limits import LIMITS, Limit
 from faro_lib.protocol import Observation, Plan, Policy
-from faro_lib.workload import Job, arrays_of
-from faro_ops.operate.limits import brake
-from faro_ops.operate.limits.bounds import KEEP_FLOOR
-from faro_ops.operate.limits.brake import LiveMemory
+from faro_lib.workload import Job
+from faro_ops.operate.limits.brake import Brake, LiveMemory, minima
 from faro_ops.operate.limits.fitting import with_fitting_orders
-from faro_ops.operate.limits.held import decide_with_held, jobs_of, with_jobs, without_held_pools
-from faro_ops.operate.limits.placement import cut_to_nodes
+from faro_ops.operate.limits.floors import old_floors, ordered_floors
+from faro_ops.operate.limits.held import decide_with_held, held_pools, jobs_of, with_jobs
+from faro_ops.operate.limits.placement import nodes
 from faro_ops.operate.loop.background import in_thread
 from faro_ops.operate.loop.service_times import after_rollouts, with_columns
-from faro_ops.protocol import LiveObservation, LivePlan, live_observation, live_plan
+from faro_ops.protocol import LiveObservation, live_observation, live_plan
 
 
 class Deadline:
@@ -54,11 +54,10 @@ def tick(
     observation: Observation,
     deadline: Deadline | None = None,
 ) -> tuple[LiveMemory, Step]:
-    """`faro_lib.control.tick` for a live cluster, with the same results.
+    """`faro_lib.control.tick` for a live cluster, with the rules of `live_limits`.
 
-    Late counts reach the forecaster (`controller.late_counts`).
-    The targets also fit on individual nodes, and with `config.max_scale_down`, they fall no faster
-    (`controller.brake`). The plan of the returned step is a `LivePlan`.
+    Late counts reach the forecaster (`loop.late_counts`). A roll-out makes what is learned of its
+    service uncertain. The plan of the returned step is a `LivePlan`.
     """
     limit = deadline or Deadline()
 
@@ -74,36 +73,44 @@ def tick(
     def decide(state: Any, visible: Observation) -> Any:
         return limit.call(lambda: decide_with(policy, state, ordered, live_observation(visible)))
 
-    after, step = control.tick(policy, config, ordered, memory, seen, decide)
-    contested = after.guard.contested(config)
-    plan = with_kept_floors(live_plan(step.plan), config, after.guard, seen.now_s, contested)
-    left = contested | memory.guard.leaves() | after.guard.leaves()
-    kept = left if seen.unbounded is None else left | seen.unbounded
-    arrays, share, target = arrays_of(jobs), config.max_scale_down, step.target
-    has_order = np.array([job.name in config.fixed for job in jobs])
-    if share is None:
-        target, plan = cut_to_nodes(arrays, seen, plan, target, kept)
-    else:
-        measured = replace(seen, capacity=step.observation.capacity)  # never NaN
-        target, plan = brake.keep_minima(arrays, measured, plan, target, left)
-        # An order is no guess from data. What it removes is not limited, but it counts. Fewer
-        # replicas than it says are left by a loss of capacity, which is limited.
-        ordered_fall = has_order & (target < seen.target) & (target >= arrays.max_replicas)
-        free = left | ordered_fall
-        limits = free, live.replicas
-        target, plan = brake.slow_down(share, arrays, measured, plan, target, *limits)
-        target, plan = cut_to_nodes(arrays, seen, plan, target, kept)
-        # Again, because replicas that fit on no node may have been removed.
-        target, plan = brake.slow_down(share, arrays, measured, plan, target, *limits)
-        ours = left | has_order
-        plan = brake.slow_floors(share, arrays, measured, plan, target, ours, live.floors)
-    plan = without_held_pools(jobs, plan, left)
-    plan = with_ordered_floors(plan, seen, target, has_order & seen.exists & ~contested)
-    plan = with_columns(plan, after.state)
-    guard = replace(after.guard, target=target)
+    limits = live_limits(config, jobs, live)
+    after, step = control.tick(policy, config, ordered, memory, seen, decide, limits)
+    plan = with_columns(live_plan(step.plan), after.state)
     folded = folded.followed(state, after.state, seen)
-    after = replace(live, state=after.state, pending=after.pending, guard=guard, folded=folded)
-    return after, replace(step, plan=plan, target=target)
+    after = replace(
+        live, state=after.state, pending=after.pending, guard=after.guard, folded=folded
+    )
+    return after, replace(step, plan=plan)
+
+
+def live_limits(
+    config: GuardrailConfig, jobs: tuple[Job, ...], live: LiveMemory
+) -> tuple[Limit, ...]:
+    """The rules of a live loop: those of the library, then what nodes, HPAs and the brake limit.
+
+    The library's rules see an order as the bounds of its job, the others the bounds of `jobs`.
+    """
+    share = config.max_scale_down
+    if share is None:
+        live_rules: tuple[Limit, ...] = (old_floors, nodes, held_pools, ordered_floors)
+    else:
+        brake = Brake(share, live.replicas, live.floors)
+        live_rules = (
+            old_floors,
+            minima,
+            brake.slow_down,
+            nodes,
+            brake.slow_down,  # again: replicas that fit on no node may have been removed
+            brake.slow_floors,
+            held_pools,
+            ordered_floors,
+        )
+    return (*LIMITS, *(for_jobs(jobs, rule) for rule in live_rules))
+
+
+def for_jobs(jobs: tuple[Job, ...], rule: Limit) -> Limit:
+    """The rule with the bounds of these jobs."""
+    return lambda wanted, known: rule(wanted, replace(known, jobs=jobs))
 
 
 def with_orders(
@@ -150,28 +157,3 @@ def leaving_held(guard: Guard, observation: LiveObservation) -> Guard:
     if present is not None:
         present = np.where(held, observation.exists, present)
     return replace(guard, left=guard.leaves() | held, present=present)
-
-
-def with_ordered_floors(
-    plan: LivePlan, observation: LiveObservation, target: np.ndarray, ordered: np.ndarray
-) -> LivePlan:
-    """The plan, but the HPAs of jobs in the mask `ordered` get `target` as minReplicas, too.
-
-    Between two plans, there are no new floors, and without authority, HPAs get their original
-    bounds back. Neither applies to what an operator orders.
-    """
-    if observation.unbounded is None or not ordered.any():
-        return plan
-    floor = np.full(len(target), KEEP_FLOOR) if plan.floor is None else plan.floor
-    return replace(plan, floor=np.where(ordered, target, floor))
-
-
-def with_kept_floors(
-    plan: LivePlan, config: GuardrailConfig, guard: Guard, now_s: float, contested: np.ndarray
-) -> LivePlan:
-    """The plan without new floors for jobs whose data is missing or that another client changes."""
-    if plan.floor is None:
-        return plan
-    stale = now_s - guard.known_s > config.stale_after_s
-    kept = (stale & ~guard.leaves()) | contested
-    return replace(plan, floor=np.where(kept, KEEP_FLOOR, plan.floor))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib.control.tick import Step
+from faro_lib.files import lines_of
 from faro_lib.protocol import Observation, Plan
 from faro_lib.workload import Placement
 from faro_lib.workload.jobs import MINUTE_S
@@ -40,6 +41,7 @@ CHECKSUM = re.compile(rb', "crc": "([0-9a-f]{8})"\}$')
 # Texts of which a header has several, so that a damaged line can be recognised as a header.
 OF_A_HEADER = (b'"guardrails": {', b'"service_time_s": ', b'"slo_s": ')
 CHUNK_BYTES = 1 << 20
+MAX_LINE_BYTES = 64 << 20  # several times the record of a tick with 10,000 jobs
 PACKED_BYTES = 4096  # read from an archive at a time; what follows a damage in them is lost
 
 
@@ -57,7 +59,9 @@ def encoded(record: Mapping[str, Any]) -> bytes:
 
 
 def decoded(line: bytes) -> dict[str, Any]:
-    """The record in a line; ValueError if the line is damaged."""
+    """The record in a line; ValueError if the line is damaged, or too long to be one."""
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"it is longer than {MAX_LINE_BYTES >> 20} MiB")
     checksum = CHECKSUM.search(line)
     if checksum:
         line = line[: checksum.start()] + b"}"
@@ -77,12 +81,10 @@ def decoded(line: bytes) -> dict[str, Any]:
 def complete_lines(path: Path) -> Iterator[bytes]:
     """The complete lines of a journal or of its archive, without the line ends.
 
+    Of a line longer than MAX_LINE_BYTES, one byte more than these is kept; `decoded` refuses it.
     ValueError if an archive is damaged, after all lines before the damage.
     """
-    rest = b""  # the start of a line whose end has not been read yet
-    for chunk in _chunks(path):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
+    return lines_of(_chunks(path), MAX_LINE_BYTES)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
