@@ -16,6 +16,7 @@ import yaml
 from k8s_soak import (
     EVENTS,
     LOAD,
+    ONLY_ON_KIND,
     Event,
     Life,
     Look,
@@ -26,10 +27,12 @@ from k8s_soak import (
     evict,
     problems,
     sent_between,
+    title,
     write_table,
 )
 from kube_api import KubeApi
 from kube_things import DEPLOYMENT, NODE, POD, node, pod
+from soak_faults import FAULTS
 
 BEGAN_S = 1000.0
 
@@ -133,6 +136,12 @@ def test_each_event_has_a_name_that_reads_as_a_sentence():
     names = [one.__name__ for one in EVENTS]
     assert len(set(names)) == len(names) == 10
     assert all(len(name.split("_")) > 2 for name in names)
+
+
+def test_each_event_is_a_fault_of_the_soak_in_virtual_time_too_unless_it_takes_real_pods():
+    shared = [one.on_kind for one in FAULTS if one.on_kind]
+    only = [title(one) for one in ONLY_ON_KIND]
+    assert sorted(shared + only) == sorted(title(one) for one in EVENTS)
 
 
 def said_by_load(status_of: Callable[[], int], statement: str = "", then: str = "") -> list[dict]:
@@ -276,7 +285,7 @@ def test_an_event_that_fails_is_noted_and_the_hour_goes_on(world):
 
     noted: list[str] = []
     with mock.patch.object(SoakWorld, "is_whole", return_value=True):
-        first = k8s_soak.happen(broken, "a_node_is_drained", world, BEGAN_S, noted)
+        first = k8s_soak.happen(broken, "a node is drained", world, BEGAN_S, noted)
         second = k8s_soak.happen(lambda: None, "nothing", world, BEGAN_S, noted)
     assert math.isinf(first.whole_s)
     assert math.isfinite(second.whole_s)
