@@ -47,8 +47,7 @@ class Request:
 class HttpServer(ThreadingHTTPServer):
     """Answers with what `answer(request)` returns: (status, object), and headers if it likes.
 
-    Bytes are sent as they are, a dictionary as JSON, and anything else that can be iterated as a
-    stream of JSON lines.
+    Bytes are sent as they are, an iterator as a stream of JSON lines, and anything else as JSON.
 
     asked : the requests so far.
     """
@@ -80,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, content, self.headers)
         self.server.asked.append(request)
         status, thing, *more = self.server.answer(request)
-        if isinstance(thing, dict):
+        if not isinstance(thing, bytes | Iterator):
             thing = json.dumps(thing).encode()
         headers = {"Content-Length": str(len(thing))} if isinstance(thing, bytes) else {}
         self.send_response(status)
