@@ -120,8 +120,7 @@ def browser():
 @pytest.fixture(scope="module")
 def prometheus():
     """A server that answers queries for requests with 60, and queries for latencies with 0.2 s."""
-    from k8s_world import FakePrometheus
+    from fake_prometheus import FakePrometheus
 
-    server = FakePrometheus({"requests": 60.0, "seconds": 0.2})
-    yield server
-    server.shutdown()
+    with FakePrometheus({"requests": 60.0, "seconds": 0.2}).serving() as server:
+        yield server

@@ -10,9 +10,10 @@ import subprocess
 
 import pytest
 import yaml
+from fake_prometheus import FakePrometheus
 from k8s_faro import NAME
 from k8s_ray import IMAGE
-from k8s_world import ROOT, FakePrometheus, World, apply, docker, kubeconfig, table, until
+from k8s_world import ROOT, World, apply, docker, kubeconfig, table, until
 
 from faro_lib.workload.readers import read_jobs
 from faro_ops import cli
@@ -136,17 +137,20 @@ def test_helm_refuses_a_value_outside_the_schema(value):
 
 
 @pytest.fixture
-def release(tmp_path):
-    """A namespace with two Deployments, and a function that runs helm on the release `faro`.
-
-    Prometheus is on the host.
-    """
-    world = World(tmp_path)
+def prometheus():
+    """A Prometheus on the host, at an address that pods can reach."""
     gateways = docker(
         "network", "inspect", "kind", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
     ).split()
     host = next(address for address in gateways if "." in address)
-    prometheus = FakePrometheus({"requests": 60.0, "seconds": 0.2}, host)
+    with FakePrometheus({"requests": 60.0, "seconds": 0.2}).serving(host) as server:
+        yield server
+
+
+@pytest.fixture
+def release(tmp_path, prometheus):
+    """A namespace with two Deployments, and a function that runs helm on the release `faro`."""
+    world = World(tmp_path)
     apply(world.api, *(world.deployment(name, cpu=0.1) for name in ("a", "b")))
     jobs = tmp_path / "jobs.yaml"
     jobs.write_text(yaml.safe_dump({"jobs": table(["a", "b"], cores=0.1, max_replicas=3)}))
@@ -167,7 +171,6 @@ def release(tmp_path):
 
     yield world, run
     run("uninstall", "--ignore-not-found")
-    prometheus.shutdown()
     world.close()
 
 

@@ -9,7 +9,6 @@ import pytest
 import yaml
 from k8s_world import (
     Controller,
-    FakePrometheus,
     World,
     apply,
     crd,
@@ -79,8 +78,7 @@ def config(world) -> Path:
 
 
 @pytest.fixture
-def controller(world, config):
-    prometheus = FakePrometheus({"requests": 60.0, "seconds": 0.2})
+def controller(world, config, prometheus):
     said = {
         "--backend": "deployments",
         "--jobs": str(world.folder / "jobs.yaml"),
@@ -94,7 +92,6 @@ def controller(world, config):
     until(lambda: replicas(world) == [2, 2], 90, lambda: f"the first plan; {one.said[-3:]}")
     yield one
     one.kill()
-    prometheus.shutdown()
 
 
 def test_while_the_api_server_is_away_the_controller_holds_and_then_goes_on(world, controller):

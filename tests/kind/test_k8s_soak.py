@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from k8s_soak import EVENTS, report, run
+from k8s_soak import EVENTS, report, run, title
 
 pytestmark = [pytest.mark.k8s, pytest.mark.fault, pytest.mark.soak, pytest.mark.slow]
 MINUTES = float(os.environ.get("FARO_SOAK_MINUTES", "60"))
@@ -20,7 +20,5 @@ def test_in_an_hour_of_events_only_requests_in_killed_pods_are_lost(tmp_path):
     print(report(outcome))
     if folder := os.environ.get("FARO_SOAK"):
         outcome.write(Path(folder))
-    assert [event.event for event in outcome.events] == [
-        one.__name__.replace("_", " ") for one in EVENTS
-    ]
+    assert [event.event for event in outcome.events] == [title(one) for one in EVENTS]
     assert outcome.broken == []

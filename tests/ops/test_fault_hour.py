@@ -16,6 +16,7 @@ import yaml
 from k8s_soak import (
     EVENTS,
     LOAD,
+    ONLY_ON_KIND,
     Event,
     Life,
     Look,
@@ -26,10 +27,12 @@ from k8s_soak import (
     evict,
     problems,
     sent_between,
+    title,
     write_table,
 )
-
-from faro_ops.operate.kube.client import ApiError
+from kube_api import KubeApi
+from kube_things import DEPLOYMENT, NODE, POD, node, pod
+from soak_faults import FAULTS
 
 BEGAN_S = 1000.0
 
@@ -135,6 +138,12 @@ def test_each_event_has_a_name_that_reads_as_a_sentence():
     assert all(len(name.split("_")) > 2 for name in names)
 
 
+def test_each_event_is_a_fault_of_the_soak_in_virtual_time_too_unless_it_takes_real_pods():
+    shared = [one.on_kind for one in FAULTS if one.on_kind]
+    only = [title(one) for one in ONLY_ON_KIND]
+    assert sorted(shared + only) == sorted(title(one) for one in EVENTS)
+
+
 def said_by_load(status_of: Callable[[], int], statement: str = "", then: str = "") -> list[dict]:
     """What the load's program says in half a second at 20 requests a second.
 
@@ -184,29 +193,17 @@ def test_the_load_does_not_make_up_for_a_pause_of_the_machine_by_a_burst():
 # --- the world of the hour, as far as it needs no cluster -----------------------------------------
 
 
-class Server:
-    """Answers as the API server: pods by name, and a node with an image."""
-
-    def __init__(self):
-        self.pods = {}
-        self.sent = []
-
-    def get(self, path, **_):
-        if path.endswith("/nodes"):
-            return {"items": [{"status": {"images": [{"names": ["x/pause:1"]}]}}]}
-        return {"items": list(self.pods.values())}
-
-    def send(self, method, path, body=None, **_):
-        self.sent.append((method, path, body))
-        if path.endswith("/eviction") and "stubborn" in path:
-            raise ApiError(429, "the budget allows none")
-        return {}
+def api_server() -> KubeApi:
+    """An API server with a node that has an image."""
+    api = KubeApi(namespace="soak")
+    api.put(NODE, node() | {"status": {"images": [{"names": ["x/pause:1"]}]}})
+    return api
 
 
 @pytest.fixture
 def world(tmp_path):
     one = object.__new__(SoakWorld)
-    one.api, one.folder, one.namespace, one.names = Server(), tmp_path, "soak", k8s_soak.NAMES
+    one.api, one.folder, one.namespace, one.names = api_server(), tmp_path, "soak", k8s_soak.NAMES
     rows = [one.row(name) for name in one.names]
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump({"jobs": rows}))
     one.objects_of = one._manifests()
@@ -228,15 +225,17 @@ def test_the_controllers_are_those_of_the_manifests_and_act(world):
 def test_taking_the_permissions_deletes_every_binding_and_nothing_else(world):
     world.revoke()
     bindings = [one for one in kinds(world.objects_of["rbac"]) if one.endswith("Binding")]
-    assert [method for method, _, _ in world.api.sent] == ["DELETE"] * len(bindings)
+    assert [method for method, _, _ in world.api.writes] == ["DELETE"] * len(bindings)
     assert len(bindings) >= 2
-    assert all("bindings/" in path for _, path, _ in world.api.sent)
+    assert all("bindings/" in path for _, path, _ in world.api.writes)
 
 
 def test_a_changed_model_loads_before_it_serves_and_keeps_the_number_of_replicas(world):
+    for name in world.names:
+        world.api.put(DEPLOYMENT, world.model(name))
     world.change_models(60.0)
-    assert len(world.api.sent) == len(world.names)
-    for method, path, body in world.api.sent:
+    assert len(world.api.writes) == len(world.names)
+    for method, path, body in world.api.writes:
         (container,) = body["spec"]["template"]["spec"]["containers"]
         assert (method, "replicas" in body["spec"]) == ("PATCH", False)
         assert container["command"][-1].startswith("sleep 60; exec python")
@@ -249,27 +248,32 @@ def test_a_rolling_update_takes_no_replica_away_before_another_one_serves(world)
 
 
 def test_a_drain_leaves_pods_of_daemon_sets_and_repeats_what_a_budget_refuses():
-    server = Server()
+    server = KubeApi()
     for name, owner in (("web", "ReplicaSet"), ("stubborn", "ReplicaSet"), ("proxy", "DaemonSet")):
-        meta = {"name": name, "namespace": "x", "ownerReferences": [{"kind": owner}]}
-        server.pods[name] = {"metadata": meta}
+        one = pod(name)
+        server.put(
+            POD, one | {"metadata": one["metadata"] | {"ownerReferences": [{"kind": owner}]}}
+        )
+    server.refuse(429, "POST", "/stubborn/")  # its budget allows none
     assert not evict(server, "n1")
-    assert [path.split("/")[-2] for _, path, _ in server.sent] == ["web", "stubborn"]
-    server.pods = {"proxy": server.pods["proxy"]}
+    assert [path.split("/")[-2] for _, path, _ in server.writes] == ["web", "stubborn"]
+    server.accept()
+    evict(server, "n1")
     assert evict(server, "n1")
+    assert [one["metadata"]["name"] for one in server.all(POD)] == ["proxy"]
 
 
 def test_the_watcher_knows_when_a_pod_began_to_leave_and_when_it_was_gone(world):
-    meta = {"name": "a-1", "labels": {"app": "a"}}
+    meta = {"name": "a-1", "namespace": "soak", "labels": {"app": "a"}}
     with mock.patch.object(k8s_soak, "connect", return_value=world.api):
         watcher = k8s_soak.Watcher(world, BEGAN_S)
-    world.api.pods["a-1"] = {"metadata": meta, "spec": {"nodeName": "n1"}}
+    world.api.put(POD, {"metadata": meta, "spec": {"nodeName": "n1"}})
     watcher.look_at_pods()
     assert watcher.lives["a-1"].leaves_s == math.inf
-    world.api.pods["a-1"]["metadata"] = meta | {"deletionTimestamp": "now"}
+    world.api.change(POD, "a-1", "soak", metadata={"deletionTimestamp": "now"})
     watcher.look_at_pods()
     left_s = watcher.lives["a-1"].leaves_s
-    world.api.pods.clear()
+    world.api.remove(POD, "a-1", "soak")
     watcher.look_at_pods()
     assert left_s <= watcher.lives["a-1"].gone_s < math.inf
     assert watcher.lives["a-1"].leaves_s <= left_s
@@ -281,7 +285,7 @@ def test_an_event_that_fails_is_noted_and_the_hour_goes_on(world):
 
     noted: list[str] = []
     with mock.patch.object(SoakWorld, "is_whole", return_value=True):
-        first = k8s_soak.happen(broken, "a_node_is_drained", world, BEGAN_S, noted)
+        first = k8s_soak.happen(broken, "a node is drained", world, BEGAN_S, noted)
         second = k8s_soak.happen(lambda: None, "nothing", world, BEGAN_S, noted)
     assert math.isinf(first.whole_s)
     assert math.isfinite(second.whole_s)

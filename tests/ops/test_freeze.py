@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 from journal_things import count_ticks
-from kube_things import FaroPlanApi
+from kube_api import KubeApi
 from live_things import JOBS, FakeRay, Still, Wanting
 from observations import observed
-from test_kube_ceilings import Server, cluster_on
+from test_kube_ceilings import cluster_on, two_services
 from waiting import until
 
 from faro_lib.control import GuardrailConfig
@@ -135,12 +135,12 @@ class TestTheLoop:
                 reason = ("planned",) * 2
                 return state, LivePlan(np.array([8, 8]), np.zeros(2), reason, floor=floor)
 
-        server = Server()
+        server = two_services()
         cluster = cluster_on(server)
         cluster.advance = lambda until_s: None
         self.ticks(cluster, Bounding([8, 8]))
         assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
-        assert server.written == []
+        assert server.writes == []
 
 
 class TestTheSettings:
@@ -252,7 +252,8 @@ class TestTheCommandWithAJournal:
 class TestTheCommandWithAPlan:
     @pytest.fixture
     def api(self, monkeypatch):
-        fake = FaroPlanApi({"spec": {"policy": "Faro-Sum"}, "status": {}})
+        fake = KubeApi(namespace="faro")
+        fake.plan = {"spec": {"policy": "Faro-Sum"}, "status": {}}
         monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: fake)
         return fake
 
@@ -272,7 +273,7 @@ class TestTheCommandWithAPlan:
         assert api.plan["spec"] == {"policy": "Faro-Sum", "overrides": []}
 
     def test_by_hand_a_row_for_the_job_star_freezes_all(self, api, tmp_path):
-        api.plan["spec"]["overrides"] = [{"job": "*"}]
+        api.order({"job": "*"})
         (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
         orders = LastKnown(PlanOverrides(api, "faro", "faro").read)
         assert Watched(tmp_path / "jobs.yaml", orders).known.frozen_jobs == NAMES

@@ -16,6 +16,7 @@ from faro_pipeline import settings as config
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from journal_things import exported
+from kube_api import KubeApi
 from live_things import JOBS as TWO_JOBS
 from live_things import FakeRay, Still, Wanting
 
@@ -189,11 +190,9 @@ def test_a_journal(lines, tmp_path, place, value):
 @fuzz
 @given(JSON | st.tuples(PLACES, JSON).map(lambda pair: replaced(OVERRIDES, *pair)))
 def test_the_overrides_of_a_faro_plan(rows):
-    class Api:
-        def get(self, path):
-            return {"spec": {"overrides": rows}}
-
-    result_or_one_line(PlanOverrides(Api(), "faro", "faro").read)
+    api = KubeApi(namespace="faro")
+    api.plan = {"spec": {"overrides": rows}}
+    result_or_one_line(PlanOverrides(api, "faro", "faro").read)
 
 
 @fuzz

@@ -1,7 +1,5 @@
 """The HTTP client: certificates, errors in one line, and retries."""
 
-import http.server
-import json
 import os
 import socket
 import ssl
@@ -10,6 +8,7 @@ import threading
 from contextlib import suppress
 
 import pytest
+from http_server import serving
 from waiting import PATIENCE_S
 
 from faro_ops import cli
@@ -17,50 +16,29 @@ from faro_ops.errors import one_line
 from faro_ops.http import CA_FILE, CLIENT_CERTIFICATE, HttpClient, HttpError, HttpTimeout
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
-    """/busy answers 503 until it has been asked three times.
-
-    Any other path answers the request's token.
-    """
-
-    def do_GET(self):
-        self.server.asked += 1
-        busy = self.path == "/busy" and self.server.asked < 3
-        text = json.dumps(
-            {"error": "not now"} if busy else {"token": self.headers.get("Authorization")}
-        ).encode()
-        self.send_response(503 if busy else 200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_):
-        pass
+def answer(request):
+    """The token of the request. /unwell answers 503."""
+    if request.path == "/unwell":
+        return 503, {"error": "not now"}
+    return 200, {"token": request.headers.get("Authorization")}
 
 
 @pytest.fixture
-def server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    server.asked = 0
-    server.handle_error = lambda *_: None
-    yield server
-    server.shutdown()
-    server.server_close()
+def url():
+    with serving(answer) as server:
+        yield server.url
 
 
-def serve(server, scheme="http") -> str:
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    return f"{scheme}://127.0.0.1:{server.server_port}"
-
-
-def test_an_error_has_the_status_and_the_servers_message_in_one_line(server):
-    with pytest.raises(HttpError, match=r"/busy: status 503: not now$") as error:
-        HttpClient(serve(server)).get("/busy")
+def test_an_error_has_the_status_and_the_servers_message_in_one_line(url):
+    with pytest.raises(HttpError, match=r"/unwell: status 503: not now$") as error:
+        HttpClient(url).get("/unwell")
     assert error.value.status == 503
 
 
-def test_a_busy_server_is_retried_for_as_long_as_the_caller_can_wait(server):
-    assert HttpClient(serve(server)).get("/busy", retry_for_s=PATIENCE_S) == {"token": None}
+def test_a_busy_server_is_retried_for_as_long_as_the_caller_can_wait():
+    answers = iter([503, 503, 200])
+    with serving(lambda _: (next(answers), {"n": 1})) as server:
+        assert HttpClient(server.url).get("/", retry_for_s=PATIENCE_S) == {"n": 1}
 
 
 BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
@@ -111,12 +89,12 @@ def test_a_server_that_does_not_answer_is_a_timeout_and_one_that_is_not_there_is
     assert not isinstance(refused.value, HttpTimeout)
 
 
-def test_no_password_of_netrc_is_sent(server, tmp_path, monkeypatch):
+def test_no_password_of_netrc_is_sent(url, tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setattr("faro_ops.http.is_loopback", lambda host: False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert HttpClient(serve(server)).get("/") == {"token": None}
+    assert HttpClient(url).get("/") == {"token": None}
 
 
 @pytest.fixture(scope="module")
@@ -151,20 +129,20 @@ def certificate(tmp_path_factory):
 
 
 def test_a_private_authority_and_a_client_certificate_come_from_the_environment(
-    server, certificate, monkeypatch
+    certificate, monkeypatch
 ):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     context.load_verify_locations(certificate)
     context.verify_mode = ssl.CERT_REQUIRED
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    client = HttpClient(serve(server, "https"), "secret")
-    for name in (CA_FILE, CLIENT_CERTIFICATE):
-        with pytest.raises(HttpError) as error:
-            client.get("/")
-        assert "\n" not in str(error.value)
-        monkeypatch.setenv(name, certificate)
-    assert client.get("/") == {"token": "Bearer secret"}
+    with serving(answer, tls=context) as server:
+        client = HttpClient(server.url, "secret")
+        for name in (CA_FILE, CLIENT_CERTIFICATE):
+            with pytest.raises(HttpError) as error:
+                client.get("/")
+            assert "\n" not in str(error.value)
+            monkeypatch.setenv(name, certificate)
+        assert client.get("/") == {"token": "Bearer secret"}
 
 
 def test_an_address_with_a_password_is_refused_without_printing_it(capsys):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from deployment_world import World
-from kube_things import pod
-from test_kube_ceilings import JOBS, QUERIES, Server, cluster_on
+from kube_api import KubeApi
+from kube_things import HPA, POD, hpa, pod
+from test_kube_ceilings import JOBS, QUERIES, cluster_on, two_services
 from test_kube_preflight import reviewed
 
 from faro_lib.workload import Job
 from faro_ops.operate.kube import job_checks, preflight
-from faro_ops.operate.kube.client import ApiError
 from faro_ops.operate.kube.job_checks import JobChecks, ObjectPermissions, refs_of
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.kube.operate import NamespacedName, watch_capacity
@@ -40,11 +40,10 @@ def gated(server, permissions=True):
     ],
 )
 def test_an_hpa_that_faro_cannot_bound_holds_its_job_and_the_other_is_bounded(changed, reason):
-    server = Server()
-    if changed is None:
-        del server.hpas["a"]
-    else:
-        server.hpas["a"]["metadata"] |= changed
+    server = two_services()
+    removed = server.remove(HPA, "a")
+    if changed:
+        server.put(HPA, removed | {"metadata": removed["metadata"] | changed})
     cluster, states = gated(server)
     seen = cluster.observe()
     assert seen.held.tolist() == [True, False]
@@ -54,8 +53,8 @@ def test_an_hpa_that_faro_cannot_bound_holds_its_job_and_the_other_is_bounded(ch
 
 
 def test_a_dry_run_reports_an_hpa_and_still_plans_for_its_job():
-    server = Server()
-    del server.hpas["a"]
+    server = two_services()
+    server.remove(HPA, "a")
     cluster, states = gated(server, permissions=False)
     assert cluster.observe().held is None
     assert states.of("a").state == MISCONFIGURED
@@ -65,12 +64,7 @@ def test_an_hpa_that_appears_on_a_job_that_faro_scales_contests_it():
     world = World({"a": 2, "b": 2})
     checks = JobChecks(world.cluster, {}, ObjectPermissions(reviewed(lambda _: True), ()))
     world.gated._checks = checks
-    get = world.get
-    world.get = lambda path, **query: (
-        {"items": [Server.hpa("a", 1, 4) | {"metadata": {"name": "a", "namespace": "jobs"}}]}
-        if path.endswith("autoscalers")
-        else get(path, **query)
-    )
+    world.api.put(HPA, hpa("by-cpu", target="a"))
     assert world.gated.observe().held.tolist() == [True, False]
     assert world.states.of("a").state == CONTESTED
 
@@ -81,10 +75,7 @@ def test_an_hpa_that_appears_on_a_job_that_faro_scales_contests_it():
 def test_a_deployment_that_does_not_exist_is_gone_and_not_held():
     world = World({"a": 2, "b": 2})
     world.gated._checks = JobChecks(world.cluster, {}, None)
-    deployment = world.deployment
-    world.get = lambda path, **_: {
-        "items": [deployment("b")] if path.endswith("/deployments") else []
-    }
+    del world.replicas["a"]
     seen = world.gated.observe()
     assert seen.exists.tolist() == [False, True]
     assert seen.held is None
@@ -119,7 +110,7 @@ def test_the_pods_of_a_job_with_an_invalid_section_count_as_other_pods():
     world = World({"a": 4, "b": 4})
     world.cluster.checks = JobChecks(world.cluster, {1: "job 'b': invalid"}, None)
     plan = NamespacedName("jobs", "faro")
-    watch = watch_capacity(world, plan, world.cluster, world.jobs)
+    watch = watch_capacity(world.api, plan, world.cluster, world.jobs)
     watch._informers = world.copies
     world.cluster.refresh()
     assert watch.current().cores == 12
@@ -137,9 +128,9 @@ def test_a_permission_is_asked_for_again_only_after_a_minute_and_until_it_is_the
     permissions.ask(objects)
     (problem,) = permissions.problems(objects).values()
     assert problem.startswith("may not get deployments/scale.apps 'b' in namespace 'jobs'")
-    asked = len(server.asked)
+    asked = len(server.requests)
     permissions.problems(objects)
-    assert len(server.asked) == asked
+    assert len(server.requests) == asked
     allowed.add("b")
     monkeypatch.setattr(job_checks, "RECHECK_S", 0.0)
     permissions.problems(objects)
@@ -148,11 +139,9 @@ def test_a_permission_is_asked_for_again_only_after_a_minute_and_until_it_is_the
 
 
 def test_a_server_that_does_not_say_denies_nothing():
-    class Silent:
-        def send(self, *_):
-            raise ApiError(0, "no answer")
-
-    permissions = ObjectPermissions(Silent(), preflight.FOR_DEPLOYMENTS)
+    server = KubeApi()
+    server.silent = True
+    permissions = ObjectPermissions(server, preflight.FOR_DEPLOYMENTS)
     permissions.ask([("jobs", "a")])
     assert permissions.problems([("jobs", "a")]) == {}
 
@@ -163,8 +152,8 @@ def test_a_server_that_does_not_say_denies_nothing():
 def test_a_new_set_up_shares_the_copies_of_nodes_and_pods_and_keeps_the_capacity_that_counts():
     world = World({"a": 4, "b": 4})
     plan = NamespacedName("jobs", "faro")
-    before = watch_capacity(world, plan, world.cluster, world.jobs)
-    after = watch_capacity(world, plan, world.cluster, world.jobs, before)
+    before = watch_capacity(world.api, plan, world.cluster, world.jobs)
+    after = watch_capacity(world.api, plan, world.cluster, world.jobs, before)
     assert after.shares
     assert after.copies == before.copies
     world.gated.steady = SteadyCapacity(cores=7.0)
@@ -176,11 +165,9 @@ def test_a_new_set_up_shares_the_copies_of_nodes_and_pods_and_keeps_the_capacity
 
 
 def test_pods_that_wait_for_a_node_are_counted_by_job():
-    world = World({"a": 4, "b": 4})
-    watch = watch_capacity(world, NamespacedName("jobs", "faro"), world.cluster, world.jobs)
+    world = World({"a": 4, "b": 13})
+    watch = watch_capacity(world.api, NamespacedName("jobs", "faro"), world.cluster, world.jobs)
     watch._informers = world.copies
     world.cluster.refresh()
-    waiting = pod("b-9", on=None, phase="Pending", labels={"app": "b"})
-    world.others.append(waiting)
-    world.others.append(pod("x", on=None, phase="Pending", labels={"app": "x"}))
+    world.api.put(POD, pod("x", on=None, phase="Pending", labels={"app": "x"}))
     assert watch.pending() == {1: 1}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from kube_things import measured, node, objects, pod
+from kube_api import ClusterApi
+from kube_things import HPA, Measured, hpa, node, objects, pod
 
 from faro_lib.control import GuardrailConfig, Step
 from faro_lib.protocol import CONTESTED, HOLD, PLANNED, hold
 from faro_lib.workload import Job
 from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.capacity import Capacity, Shape, capacity, placement
-from faro_ops.operate.kube.client import ApiError
 from faro_ops.operate.kube.deployments import DeploymentRef
 from faro_ops.operate.kube.hpa_bounds import NOTE, BoundedDeployments, check_bounded
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
@@ -28,99 +26,22 @@ from faro_ops.operate.loop.scaling import NotScaled
 from faro_ops.protocol import LivePlan
 
 JOBS = (Job("a"), Job("b"))
-DEPLOYMENTS = "/apis/apps/v1/namespaces/jobs/deployments"
-AUTOSCALERS = "/apis/autoscaling/v2/namespaces/jobs/horizontalpodautoscalers"
-EVERYWHERE = "/apis/autoscaling/v2/horizontalpodautoscalers"
 QUERIES = {"requests": "r[$window]", "latency_mean_s": "l[$window]"}
 SECTION = {"queries": QUERIES}
 REFS = [DeploymentRef.of(job, SECTION, "jobs") for job in JOBS]
 
 
-class Server:
-    """Two Deployments with an HPA each, whose versions change whenever `busy` is true.
-
-    It records every write.
-    """
-
-    def __init__(self, replicas=(2, 2), bounds=((1, 4), (1, 4))):
-        self.replicas = dict(zip("ab", replicas))
-        self.written = []
-        self.busy = 0
-        self.lock = threading.Lock()
-        self.hpas = {name: self.hpa(name, *of) for name, of in zip("ab", bounds)}
-        self.lease = None
-        self.reader = None  # called before each answer about HPAs, with the path
-
-    @staticmethod
-    def hpa(name, low, high):
-        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
-        spec = {"scaleTargetRef": target, "minReplicas": low, "maxReplicas": high}
-        return {
-            "metadata": {"name": name, "namespace": "jobs", "resourceVersion": "1"},
-            "spec": spec,
-        }
-
-    def deployment(self, name):
-        metadata = {"name": name, "namespace": "jobs", "resourceVersion": "1", "generation": 1}
-        status = {
-            "observedGeneration": 1,
-            "readyReplicas": self.replicas[name],
-            "replicas": self.replicas[name],
-        }
-        return {"metadata": metadata, "spec": {"replicas": self.replicas[name]}, "status": status}
-
-    def bounds(self):
-        return {
-            n: (one["spec"]["minReplicas"], one["spec"]["maxReplicas"])
-            for n, one in self.hpas.items()
-        }
-
-    def get(self, path, **_):
-        if path == DEPLOYMENTS:
-            return {"items": [self.deployment(name) for name in self.replicas]}
-        if "horizontalpodautoscalers" in path and self.reader:
-            self.reader(path)
-        if path == EVERYWHERE:
-            raise ApiError(403, "forbidden")
-        if path == AUTOSCALERS:
-            return json.loads(json.dumps({"items": list(self.hpas.values())}))
-        if "leases" in path:
-            if self.lease is None:
-                raise ApiError(404, "no lease")
-            return self.lease
-        return json.loads(json.dumps(self.hpas[path.removeprefix(f"{AUTOSCALERS}/")]))
-
-    def send(self, method, path, body, **_):
-        with self.lock:
-            hpa = self.hpas[path.removeprefix(f"{AUTOSCALERS}/")]
-            metadata = hpa["metadata"]
-            if self.busy:  # the HPA controller has written its status
-                self.busy -= 1
-                metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
-            if (
-                body["metadata"].get("resourceVersion", metadata["resourceVersion"])
-                != metadata["resourceVersion"]
-            ):
-                raise ApiError(409, "changed")
-            self.written.append((method, path, body))
-            notes = metadata.setdefault("annotations", {}) | body["metadata"]["annotations"]
-            metadata["annotations"] = {
-                key: value for key, value in notes.items() if value is not None
-            }
-            metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
-            hpa["spec"] |= body["spec"]
-            return json.loads(json.dumps(hpa))
-
-
-class Silent:
-    """Metrics of jobs without any load."""
-
-    def observe(self, queries, *_):
-        return measured(np.zeros((len(queries), 1)), np.zeros(len(queries)))
+def two_services(replicas=(2, 2), bounds=((1, 4), (1, 4))) -> ClusterApi:
+    """Two Deployments with an HPA each. The client may not list objects of all namespaces."""
+    server = ClusterApi(dict(zip("ab", replicas)))
+    for name, (low, high) in zip("ab", bounds):
+        server.put(HPA, hpa(name, low, high))
+    server.may = lambda asked: asked["namespace"] != ""
+    return server
 
 
 def cluster_on(server, cores=8.0):
-    return BoundedDeployments(server, REFS, Silent(), Clock.starting_now(), cores)
+    return BoundedDeployments(server, REFS, Measured(0.0, 0.0), Clock.starting_now(), cores)
 
 
 def applied(server, ceilings, floors=(1, 1), cluster=None):
@@ -132,17 +53,17 @@ def applied(server, ceilings, floors=(1, 1), cluster=None):
 
 
 def test_bounds_are_written_and_the_replicas_never():
-    server = Server()
+    server = two_services()
     applied(server, [6, 2], [3, 1])
     assert server.bounds() == {"a": (3, 6), "b": (1, 2)}
-    assert {path.split("/")[-2] for _, path, _ in server.written} == {"horizontalpodautoscalers"}
-    assert all(set(body["spec"]) == {"minReplicas", "maxReplicas"} for *_, body in server.written)
+    assert {path.split("/")[-2] for _, path, _ in server.writes} == {"horizontalpodautoscalers"}
+    assert all(set(body["spec"]) == {"minReplicas", "maxReplicas"} for *_, body in server.writes)
 
 
 def test_what_is_right_already_is_not_written_again_and_without_floors_the_old_ones_stay():
-    server = Server(bounds=((2, 4), (1, 4)))
+    server = two_services(bounds=((2, 4), (1, 4)))
     applied(server, [4, 4], [2, 1])
-    assert server.written == []
+    assert server.writes == []
     applied(server, [5, 3], [2, 1])
     applied(server, [4, 3], None)
     assert server.bounds() == {"a": (2, 4), "b": (1, 3)}
@@ -151,36 +72,36 @@ def test_what_is_right_already_is_not_written_again_and_without_floors_the_old_o
 
 
 def test_before_its_first_plan_faro_leaves_the_bounds_of_others_alone():
-    server = Server()
+    server = two_services()
     applied(server, [2, 2], None)
-    assert server.written == []
+    assert server.writes == []
 
 
 def test_a_service_is_handed_back_with_its_own_bounds_and_its_replicas_as_they_are():
-    server = Server(bounds=((2, 5), (1, 3)))
+    server = two_services(bounds=((2, 5), (1, 3)))
     applied(server, [3, 4], [3, 2])
     cluster = applied(server, [2, 4], [HAND_BACK, 2])
     assert server.bounds() == {"a": (2, 5), "b": (2, 4)}
-    assert NOTE not in server.hpas["a"]["metadata"]["annotations"]
+    assert NOTE not in server.find(HPA, "a")["metadata"]["annotations"]
     assert cluster.observe().target.tolist() == [2, 4], (
         "the replicas of its HPA count, and not its own maximum"
     )
-    count = len(server.written)
+    count = len(server.writes)
     applied(server, [2, 4], [HAND_BACK, 2], cluster)
-    assert len(server.written) == count
+    assert len(server.writes) == count
 
 
 def test_a_service_that_is_handed_back_keeps_the_bounds_that_another_client_has_set():
-    server = Server(bounds=((2, 5), (1, 3)))
+    server = two_services(bounds=((2, 5), (1, 3)))
     applied(server, [3, 4], [3, 2])
-    server.hpas["a"]["spec"]["maxReplicas"] = 9
+    server.change(HPA, "a", spec={"maxReplicas": 9})
     applied(server, [9, 4], [HAND_BACK, 2])
     assert server.bounds()["a"] == (3, 9)
-    assert NOTE not in server.hpas["a"]["metadata"]["annotations"]
+    assert NOTE not in server.find(HPA, "a")["metadata"]["annotations"]
 
 
 def test_the_observed_targets_are_the_ceilings_and_the_replicas_those_of_the_hpa():
-    server = Server(replicas=(3, 1))
+    server = two_services(replicas=(3, 1))
     assert cluster_on(server).observe().target.tolist() == [3, 1], "Faro has set no bounds yet"
     observation = applied(server, [5, 3]).observe()
     assert observation.target.tolist() == [5, 3]
@@ -189,7 +110,7 @@ def test_the_observed_targets_are_the_ceilings_and_the_replicas_those_of_the_hpa
 
 
 def test_a_ceiling_waits_without_a_failure_until_the_pods_above_another_ceiling_are_gone():
-    server = Server(replicas=(4, 2))
+    server = two_services(replicas=(4, 2))
     cluster = applied(server, [2, 6], [1, 5])
     assert server.bounds() == {"a": (1, 2), "b": (1, 4)}, "a still has four pods"
     assert cluster.observe().target.tolist() == [2, 6], "nobody else has changed the ceiling of b"
@@ -204,7 +125,7 @@ def test_a_ceiling_waits_for_pods_that_still_end_on_the_nodes():
 
     That holds from the first plan on, when Faro has set no bounds yet.
     """
-    server, steps = Server(replicas=(4, 4), bounds=((1, 4), (1, 4))), []
+    server, steps = two_services(replicas=(4, 4), bounds=((1, 4), (1, 4))), []
     ending = {"a": 0}
 
     def measured_capacity() -> Capacity:
@@ -226,7 +147,7 @@ def test_a_ceiling_waits_for_pods_that_still_end_on_the_nodes():
         free, placed = placement(pods, job_of, [1.0, 1.0], now.by_node)
         return replace(now, free_cores=free, placed=placed)
 
-    cluster = Ticks(server, REFS, Silent(), Clock.starting_now(), 8.0)
+    cluster = Ticks(server, REFS, Measured(0.0, 0.0), Clock.starting_now(), 8.0)
     gated = LeaderGatedCluster(cluster, measured_capacity, jobs=JOBS)
 
     def seen(step):
@@ -241,54 +162,44 @@ def test_a_ceiling_waits_for_pods_that_still_end_on_the_nodes():
     assert steps[-1] == (6, 0)
 
 
-def refuse_writes_to_a(server, error):
-    accepted = server.send
-
-    def send(method, path, body, **more):
-        if path.endswith("/a"):
-            raise error
-        return accepted(method, path, body, **more)
-
-    server.send = send
-
-
 def test_the_ceilings_never_exceed_the_capacity_even_if_lowering_one_fails():
-    server = Server()
-    refuse_writes_to_a(server, ApiError(500, "no"))
-    with pytest.raises(NotScaled, match=r"^the bounds of a are not set to \(1, 2\): no$"):
+    server = two_services()
+    server.refuse(500, "PATCH", "/horizontalpodautoscalers/a")
+    with pytest.raises(NotScaled, match=r"^the bounds of a are not set to \(1, 2\): .*500"):
         applied(server, [2, 6])
     assert server.bounds() == {"a": (1, 4), "b": (1, 4)}
 
 
 def test_a_maximum_is_never_zero_because_no_hpa_accepts_it():
-    server = Server()
+    server = two_services()
     applied(server, [0, 4], [0, 1])
     assert server.bounds()["a"][1] == 1
 
 
 def test_a_service_that_is_gone_with_its_hpa_is_no_failure():
-    server = Server()
-    del server.hpas["a"], server.replicas["a"]
+    server = two_services()
+    server.remove(HPA, "a")
+    del server.replicas["a"]
     applied(server, [0, 3], [1, 1])
     assert server.bounds() == {"b": (1, 3)}
 
 
 def test_the_hpa_of_a_deployment_that_is_gone_keeps_its_bounds_for_its_return():
-    server = Server()
+    server = two_services()
     del server.replicas["a"]
     applied(server, [0, 3], [1, 1])
     assert server.bounds() == {"a": (1, 4), "b": (1, 3)}
 
 
 def test_a_status_that_changes_meanwhile_does_not_hinder_but_other_bounds_do():
-    server = Server()
+    server = two_services()
     cluster = cluster_on(server)
     cluster.observe()
     server.busy = 1
     cluster.apply(np.array([5, 3]), np.zeros(2), floor=np.ones(2, int))
     assert server.bounds() == {"a": (1, 5), "b": (1, 3)}
     cluster.observe()
-    server.hpas["a"]["spec"]["maxReplicas"] = 9
+    server.change(HPA, "a", spec={"maxReplicas": 9})
     server.busy = 1
     with pytest.raises(
         NotScaled, match=r"^the bounds of a are not set to \(1, 4\): another client has set 1-9$"
@@ -298,21 +209,22 @@ def test_a_status_that_changes_meanwhile_does_not_hinder_but_other_bounds_do():
 
 
 def test_a_controller_that_may_not_act_writes_nothing():
-    server = Server()
+    server = two_services()
     cluster = cluster_on(server)
     cluster.observe()
     with pytest.raises(NotScaled, match="another controller may act now"):
         cluster.apply(np.array([5, 3]), np.zeros(2), may_act=lambda: False, floor=np.ones(2, int))
-    assert server.written == []
+    assert server.writes == []
 
 
 def test_the_client_that_last_wrote_a_maximum_is_named():
-    server = Server()
+    server = two_services()
     fields = {"f:spec": {"f:maxReplicas": {}}}
-    server.hpas["a"]["metadata"]["managedFields"] = [
+    managers = [
         {"manager": "faro", "time": "2", "fieldsV1": fields},
         {"manager": "kubectl", "time": "1", "fieldsV1": fields},
     ]
+    server.change(HPA, "a", metadata={"managedFields": managers})
     cluster = cluster_on(server)
     cluster.observe()
     assert [cluster.writer_of(job) for job in range(2)] == ["kubectl", None]
@@ -340,18 +252,19 @@ class Ticks(BoundedDeployments):
 
     def advance(self, until_s):
         self._tick_s = until_s
+        replicas = self._api.replicas
         for name, (low, high) in self._api.bounds().items():
-            self._api.replicas[name] = min(max(self._api.replicas[name], low), high)
+            replicas[name] = min(max(replicas[name], low), high)
 
 
 def test_the_loop_keeps_ceilings_within_the_capacity_and_reports_a_client_that_changes_one():
-    server, steps = Server(replicas=(4, 4)), []
-    cluster = Ticks(server, REFS, Silent(), Clock.starting_now(), 8.0)
+    server, steps = two_services(replicas=(4, 4)), []
+    cluster = Ticks(server, REFS, Measured(0.0, 0.0), Clock.starting_now(), 8.0)
 
     def seen(step):
         steps.append((step, server.bounds()))
         if len(steps) > 3:
-            server.hpas["b"]["spec"]["maxReplicas"] = 7
+            server.change(HPA, "b", spec={"maxReplicas": 7})
 
     loop.run(cluster, Bounds([9, 2], [2, 1]), JOBS, 100.0, on_step=seen)
     assert steps[0][0].target.tolist() == [6, 2], "the sum is cut to the capacity"
@@ -368,38 +281,38 @@ class Once(Bounds):
 
 
 def test_bounds_that_an_operator_sets_while_no_controller_leads_stay_until_the_next_plan(tmp_path):
-    server = Server()
+    server = two_services()
     leader = {"guardrails": GuardrailConfig(), "journal": tmp_path / "j"}
 
     def lead(until_s, **options):
-        cluster, steps = Ticks(server, REFS, Silent(), Clock.starting_now(), 16.0), []
+        cluster, steps = Ticks(server, REFS, Measured(0.0, 0.0), Clock.starting_now(), 16.0), []
         policy = Once([5, 3], [2, 1])
         loop.run(cluster, policy, JOBS, until_s, on_step=steps.append, **leader, **options)
         return steps
 
     lead(35.0)
     assert server.bounds() == {"a": (2, 5), "b": (1, 3)}
-    server.hpas["a"]["spec"] |= {"minReplicas": 3, "maxReplicas": 8}
+    server.change(HPA, "a", spec={"minReplicas": 3, "maxReplicas": 8})
     steps = lead(65.0, takes_over=True)
     assert server.bounds() == {"a": (3, 8), "b": (1, 3)}
     assert {reason for step in steps for reason in step.plan.reason} == {HOLD}
 
 
 def test_bounds_that_an_operator_sets_under_a_leader_are_restored_at_the_next_tick():
-    server = Server()
-    cluster = Ticks(server, REFS, Silent(), Clock.starting_now(), 16.0)
+    server = two_services()
+    cluster = Ticks(server, REFS, Measured(0.0, 0.0), Clock.starting_now(), 16.0)
 
     def change(step):
         if step.observation.now_s == 30.0:
-            server.hpas["a"]["spec"]["maxReplicas"] = 8
+            server.change(HPA, "a", spec={"maxReplicas": 8})
 
     loop.run(cluster, Once([5, 3], [2, 1]), JOBS, 55.0, on_step=change)
     assert server.bounds() == {"a": (2, 5), "b": (1, 3)}
 
 
 def test_an_hpa_that_scales_before_the_first_plan_is_not_another_client():
-    server, steps = Server(replicas=(1, 1)), []
-    cluster = Ticks(server, REFS, Silent(), Clock.starting_now(), 8.0)
+    server, steps = two_services(replicas=(1, 1)), []
+    cluster = Ticks(server, REFS, Measured(0.0, 0.0), Clock.starting_now(), 8.0)
 
     class Later(Bounds):
         """Holds for five ticks, as Faro does until it has counted a minute."""
@@ -418,12 +331,15 @@ def test_an_hpa_that_scales_before_the_first_plan_is_not_another_client():
 
 
 def test_a_job_without_data_keeps_its_bounds():
-    class Blind(Silent):
-        def observe(self, queries, *_):
-            return measured([[0.0], [np.nan]], [0.0, np.nan])
+    class WithPast(Ticks):
+        """Its first tick has minutes before it, of which one job has no data."""
 
-    server = Server(bounds=((1, 4), (3, 4)))
-    cluster = Ticks(server, REFS, Blind(), Clock.starting_now(), 8.0)
+        def advance(self, until_s):
+            super().advance(960.0 + until_s)
+
+    server = two_services(bounds=((1, 4), (3, 4)))
+    blind = Measured(np.array([0.0, np.nan]), 0.0)
+    cluster = WithPast(server, REFS, blind, Clock.starting_now(), 8.0)
     loop.run(
         cluster,
         Bounds([5, 1], [2, 1]),
@@ -451,11 +367,11 @@ def test_a_job_without_data_keeps_its_bounds():
     ],
 )
 def test_a_controller_does_not_start_without_autoscalers_that_it_can_bound(changed, message):
-    hpa = None if changed is None else Server.hpa("a", 1, 4)
-    if hpa:
-        hpa["metadata"] |= changed
+    found = None if changed is None else hpa("a")
+    if found:
+        found["metadata"] |= changed
     with pytest.raises(ValueError, match=message):
-        check_bounded(REFS, [hpa, Server.hpa("b", 1, 4)])
+        check_bounded(REFS, [found, hpa("b")])
 
 
 @pytest.mark.parametrize(("least", "low", "needed"), [(0, 1, 1), (0, 0, 1), (2, 3, 3)])
@@ -465,22 +381,22 @@ def test_a_job_keeps_at_least_the_replicas_of_its_hpa_and_one(least, low, needed
     problem = f"^job 'a': {told}; write min_replicas: {needed} into the table$"
     ref = DeploymentRef.of(Job("a", min_replicas=least), SECTION, "jobs")
     with pytest.raises(ValueError, match=problem):
-        check_bounded([ref], [Server.hpa("a", low, 4)])
-    check_bounded([replace(ref, job=Job("a", min_replicas=needed))], [Server.hpa("a", low, 4)])
+        check_bounded([ref], [hpa("a", low, 4)])
+    check_bounded([replace(ref, job=Job("a", min_replicas=needed))], [hpa("a", low, 4)])
 
 
 def test_the_bounds_that_count_for_the_check_are_those_before_faro():
-    server = Server(bounds=((2, 4), (1, 4)))
+    server = two_services(bounds=((2, 4), (1, 4)))
     refs = [replace(REFS[0], job=Job("a", min_replicas=2)), REFS[1]]
     applied(server, [4, 4], [3, 1])
-    check_bounded(refs, server.hpas.values())
+    check_bounded(refs, server.all(HPA))
     with pytest.raises(ValueError, match=r"^job 'a': min_replicas=1, but its HPA keeps 2"):
-        check_bounded(REFS, server.hpas.values())
+        check_bounded(REFS, server.all(HPA))
 
 
 def test_an_operator_may_fix_fewer_replicas_than_an_hpa_keeps():
     fixed = replace(REFS[0], job=Job("a", min_replicas=1, max_replicas=1))
-    check_bounded([fixed], [Server.hpa("a", 2, 4)])
+    check_bounded([fixed], [hpa("a", 2, 4)])
 
 
 def test_the_role_may_change_the_named_autoscalers_and_no_replicas():
@@ -525,7 +441,7 @@ def test_a_policy_without_a_table_of_utilities_cannot_set_bounds():
 
 def test_the_status_has_the_replicas_that_each_hpa_asks_for():
     """`desiredReplicas` is maxReplicas, which is no count to freeze a job at."""
-    server = Server(replicas=(3, 2))
+    server = two_services(replicas=(3, 2))
     applied(server, [5, 3])
     seen = cluster_on(server).observe()
     step = Step(seen, hold(seen), seen.target, 0.0)

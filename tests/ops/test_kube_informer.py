@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
+from kube_api import KubeApi
+from kube_things import DEPLOYMENT, deployment, object_path
 from waiting import PATIENCE_S, until
 
 from faro_ops.operate.kube import informer as module
@@ -14,73 +15,73 @@ from faro_ops.operate.kube.capacity_watch import CapacityWatch
 from faro_ops.operate.kube.client import ApiError
 from faro_ops.operate.kube.informer import FIRST_PAUSE_S, Informer
 
-
-def thing(name, version="1"):
-    return {"metadata": {"name": name, "resourceVersion": version}}
-
-
-def bookmark(version):
-    return {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
-
-
-class Server:
-    """An API server without a network: `watch()` yields the events of a watch."""
-
-    def __init__(self, watch):
-        self.watch, self.lists, self.watches = watch, 0, 0
-
-    def get(self, path, **_):
-        self.lists += 1
-        return {"items": [thing("a")], "metadata": {"resourceVersion": "1"}}
-
-    def lines(self, path, within_s, **_):
-        self.watches += 1
-        yield from self.watch()
+DEPLOYMENTS = object_path(DEPLOYMENT)
 
 
 @pytest.fixture
-def following():
+def server():
+    """An API server with the Deployment a."""
+    one = KubeApi()
+    one.put(DEPLOYMENT, deployment("a"))
+    yield one
+    one.closed = True
+
+
+@pytest.fixture
+def following(server):
     started = []
 
-    def follow(watch):
-        server = Server(watch)
-        started.append(Informer(server, "/things").start())
+    def follow():
+        started.append(Informer(server, DEPLOYMENTS).start())
         started[-1].wait(PATIENCE_S)
-        return server, started[-1]
+        return started[-1]
 
     yield follow
     for one in started:
         one.stop()
 
 
-@pytest.mark.parametrize("events", [[], [bookmark("2")]])
-def test_a_server_that_ends_every_watch_at_once_is_asked_a_few_times_a_second(following, events):
+def lists(server) -> int:
+    return len(server.requests) - watches(server)
+
+
+def watches(server) -> int:
+    return sum(method == "WATCH" for method, _, _ in server.requests)
+
+
+@pytest.mark.parametrize("bookmarks", [False, True])
+def test_a_server_that_ends_every_watch_at_once_is_asked_a_few_times_a_second(
+    server, following, bookmarks, monkeypatch
+):
+    server.ends_watches = not bookmarks
+    monkeypatch.setattr(module, "WATCH_S", 0 if bookmarks else module.WATCH_S)
     began_s = time.monotonic()
-    server, _ = following(lambda: iter(events))
+    following()
     time.sleep(1.0)
-    watches = server.watches
-    assert watches <= (time.monotonic() - began_s) / FIRST_PAUSE_S + 1
-    assert server.lists <= server.watches + 1
+    asked = watches(server)
+    assert asked <= (time.monotonic() - began_s) / FIRST_PAUSE_S + 1
+    assert lists(server) <= watches(server) + 1
 
 
-def test_a_watch_that_ends_at_once_without_an_event_is_named_as_the_error(following, caplog):
-    server, informer = following(lambda: iter([]))
+def test_a_watch_that_ends_at_once_without_an_event_is_named_as_the_error(
+    server, following, caplog
+):
+    server.ends_watches = True
+    informer = following()
     first_s = time.monotonic() - informer.age_s
     until(lambda: "may be stale" in caplog.text)
-    assert "watch /things: it ended at once, without an event" in caplog.text
-    until(lambda: server.lists > 2)
+    assert f"watch {DEPLOYMENTS}: it ended at once, without an event" in caplog.text
+    until(lambda: lists(server) > 2)
     assert time.monotonic() - informer.age_s > first_s, "the list after each watch is an answer"
 
 
-def test_the_copy_ages_while_a_watch_is_silent_and_an_event_or_bookmark_confirms_it(following):
-    go, ended = threading.Event(), threading.Event()
-
-    def watch():
-        go.wait(PATIENCE_S)
-        yield bookmark("2")
-        ended.wait(PATIENCE_S)
-
-    _, informer = following(watch)
+@pytest.mark.parametrize("event", ["a change", "a bookmark"])
+def test_the_copy_ages_while_a_watch_is_silent_and_an_event_or_bookmark_confirms_it(
+    server, following, event, monkeypatch
+):
+    if event == "a bookmark":
+        monkeypatch.setattr(module, "WATCH_S", 1)  # the server sends one before it ends a watch
+    informer = following()
 
     def confirmed_s():
         return time.monotonic() - informer.age_s
@@ -88,37 +89,34 @@ def test_the_copy_ages_while_a_watch_is_silent_and_an_event_or_bookmark_confirms
     time.sleep(0.3)
     assert informer.age_s >= 0.3
     listed_s = confirmed_s()
-    go.set()
+    if event == "a change":
+        server.put(DEPLOYMENT, deployment("b"))
     until(lambda: confirmed_s() > listed_s + 0.1)
-    ended.set()
+    assert lists(server) == 1
 
 
-def test_the_copy_ages_while_the_server_cannot_be_reached(following):
-    away = threading.Event()
-
-    def watch():
-        away.wait(PATIENCE_S)
-        raise ApiError(0, "connection refused")
-        yield
-
-    server, informer = following(watch)
-    server.get = lambda path, **_: next(watch())
-    away.set()
+def test_the_copy_ages_while_the_server_cannot_be_reached(server, following, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_WATCH_S", 0.1)
+    informer = following()
+    server.silent = True
     until(lambda: informer.error is not None)
     before_s = informer.age_s
     time.sleep(0.3)
     assert informer.age_s >= before_s + 0.3
 
 
-def test_a_watch_that_brings_nothing_is_followed_by_a_list(following, monkeypatch):
+def test_a_watch_that_brings_nothing_is_followed_by_a_list(server, following, monkeypatch):
     monkeypatch.setattr(module, "SHORT_WATCH_S", 0.05)
+    answer = server.lines
 
-    def watch():
+    def without_a_bookmark(path, within_s, **query):
         time.sleep(0.1)
-        yield from ()
+        server.ends_watches = True
+        return answer(path, within_s, **query)
 
-    server, informer = following(watch)
-    until(lambda: server.lists >= 2)
+    server.lines = without_a_bookmark
+    informer = following()
+    until(lambda: lists(server) >= 2)
     assert informer.error is None
 
 

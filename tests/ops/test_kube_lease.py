@@ -10,6 +10,8 @@ import pytest
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from kube_api import KubeApi
+from kube_things import LEASE, lease
 
 from faro_ops.operate.kube import lease as module
 from faro_ops.operate.kube.client import ApiError
@@ -30,12 +32,6 @@ from faro_ops.operate.kube.lease import (
 )
 
 TIMINGS = LeaseTimings(duration_s=10, retry_period_s=2, renew_deadline_s=8)
-
-
-def lease(holder, renewed="1", lasts_s=10):
-    return {
-        "spec": {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": lasts_s}
-    }
 
 
 def test_a_released_lease_is_taken_at_once():
@@ -146,20 +142,19 @@ def test_two_candidates_never_lead_at_once_however_slow_or_forgetful_the_server(
 
 
 class World:
-    """A lease, an API server and a clock; `leads` renews the lease every two seconds.
+    """A lease on an API server, and a clock; `leads` renews the lease every two seconds.
 
     skew_s : how far the leader's clock is ahead of the observer's, and of every other machine's.
     """
 
     def __init__(self):
         self.now_s, self.leads, self.skew_s = 1000.0, False, 0.0
-        self.refused: dict[str, int] = {}  # method -> status of the answers
-        self.reads = 0
-        self.exists = True
-        self.spec = lease("leader", self.stamp())["spec"]
+        self.api = KubeApi()
+        self.renew()
 
-    def stamp(self) -> str:
-        return (datetime.now(UTC) + timedelta(seconds=self.now_s + self.skew_s)).isoformat()
+    def renew(self) -> None:
+        stamp = datetime.now(UTC) + timedelta(seconds=self.now_s + self.skew_s)
+        self.api.put(LEASE, lease("leader", stamp.isoformat()))
 
     def monotonic(self) -> float:
         return self.now_s
@@ -167,21 +162,11 @@ class World:
     def sleep(self, seconds: float):
         self.now_s += seconds
         if self.leads:
-            self.spec = self.spec | {"renewTime": self.stamp()}
+            self.renew()
 
-    def get(self, path):
-        self.reads += 1
-        if status := self.refused.get("GET"):
-            raise ApiError(status, "refused")
-        if not self.exists:
-            raise ApiError(404, "missing")
-        return {"metadata": {"name": "faro"}, "spec": dict(self.spec)}
-
-    def send(self, method, path, body):
-        if status := self.refused.get(method):
-            raise ApiError(status, "refused")
-        self.exists, self.spec = True, body["spec"]
-        return body
+    @property
+    def reads(self) -> int:
+        return len([method for method, _, _ in self.api.requests if method == "GET"])
 
 
 @pytest.fixture
@@ -193,7 +178,7 @@ def world(monkeypatch):
 
 def standby(world, for_s: float) -> Leadership:
     """A standby after `for_s` seconds of attempts to take the lease."""
-    leadership = Leadership(world, "jobs", "faro", "standby")
+    leadership = Leadership(world.api, "jobs", "faro", "standby")
     attempts(leadership, world, for_s)
     return leadership
 
@@ -212,7 +197,8 @@ def attempts(leadership: Leadership, world: World, for_s: float):
 
 @pytest.mark.parametrize("status", [403, 500])
 def test_a_standby_whose_writes_fail_still_counts_the_time_without_a_leader(world, status):
-    world.refused = dict.fromkeys(("PUT", "POST"), status)
+    world.api.refuse(status, "PUT")
+    world.api.refuse(status, "POST")
     leadership = standby(world, UNLED_S + 10)
     assert leadership.error is not None
     assert leadership.unled_s > UNLED_S
@@ -220,8 +206,8 @@ def test_a_standby_whose_writes_fail_still_counts_the_time_without_a_leader(worl
 
 @pytest.mark.parametrize("status", [403, 500])
 def test_a_missing_lease_that_nobody_may_create_has_no_leader(world, status):
-    world.exists = False
-    world.refused = {"POST": status}
+    world.api.remove(LEASE, "faro")
+    world.api.refuse(status, "POST")
     assert standby(world, UNLED_S + 10).unled_s > UNLED_S
 
 
@@ -234,10 +220,12 @@ def test_an_outage_of_the_api_server_is_no_time_without_a_leader(world):
     """Nobody could renew, and the live leader may do so only after our first reading."""
     world.leads = True
     leadership = standby(world, 20)
-    world.leads, world.refused = False, {"GET": 500}
+    world.leads = False
+    world.api.refuse(500, "GET")
     attempts(leadership, world, 600)
     assert leadership.unled_s == 0
-    world.refused = {"PUT": 403}
+    world.api.accept()
+    world.api.refuse(403, "PUT")
     attempts(leadership, world, 2)
     assert leadership.unled_s <= LONGEST_GAP_S + 2
 
@@ -251,23 +239,26 @@ def test_a_standby_that_was_suspended_has_not_seen_that_nobody_led():
 @pytest.mark.parametrize("skew_s", [-360.0, 0.0, 360.0])
 def test_under_a_live_leader_a_watch_ends_after_two_readings_at_any_skew(skew_s, world):
     world.leads, world.skew_s = True, skew_s
-    assert seconds_unled(world, "jobs", "faro", 300.0) < 10
+    assert seconds_unled(world.api, "jobs", "faro", 300.0) < 10
     assert world.reads == 2
 
 
 @pytest.mark.parametrize("skew_s", [-360.0, 0.0, 360.0])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_lease_that_nobody_renews_is_watched_for_the_whole_time(skew_s, exists, world):
-    world.exists, world.skew_s = exists, skew_s
+    world.skew_s = skew_s
+    world.renew()
+    if not exists:
+        world.api.remove(LEASE, "faro")
     began_s = world.now_s
-    assert seconds_unled(world, "jobs", "faro", 300.0) >= 300
+    assert seconds_unled(world.api, "jobs", "faro", 300.0) >= 300
     assert world.now_s - began_s >= 300
 
 
 def test_a_watch_that_cannot_read_the_lease_ends_with_the_error(world):
-    world.refused = {"GET": 403}
-    with pytest.raises(ApiError, match="refused"):
-        seconds_unled(world, "jobs", "faro", 300.0)
+    world.api.refuse(403, "GET")
+    with pytest.raises(ApiError, match="403"):
+        seconds_unled(world.api, "jobs", "faro", 300.0)
 
 
 # --- identities -----------------------------------------------------------------------------------

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import threading
-
 import numpy as np
 import pytest
+from fake_prometheus import FakePrometheus
 
 from faro_lib.forecast import Forecaster
-from faro_ops.http import HttpError, HttpTimeout
 from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_ops.operate.kube.query_batches import BATCH, QUICK_ANSWERS, QueryBatches, Question
 from faro_ops.operate.loop.job_states import FINE, MISSING, JobState, JobStates
-from faro_ops.prometheus import BadQuery
 
 ENDS = np.array([880.0, 940.0, 1000.0])  # of minutes; it is 1030 now
-MARKED = re.compile(r'label_replace\((.*?), "faro_query", "(\d+)", "", ""\)')
 # Fields of an observation, and the word in the query that measures them.
 FIELDS = {"requests": "count_{}", "latency_mean_s": "mean_{}", "ongoing": "in_system_{}"}
 
@@ -28,35 +23,9 @@ def queries_of(*jobs: str) -> list[Queries]:
     ]
 
 
-class Prometheus:
+def prometheus_with(values=()) -> FakePrometheus:
     """Answers 7 to every query, except to those that contain a word of `values`."""
-
-    url = "http://prometheus"
-
-    def __init__(self, values=()):
-        self.values = dict(values)  # word -> value, or function of the time
-        self.slow, self.wrong, self.silent = set(), set(), False
-        self.asked: list[list[str]] = []  # queries of each request
-        self.lock = threading.Lock()
-
-    def query_range(self, query, times_s, within_s=None):
-        found = MARKED.findall(query)
-        with self.lock:
-            self.asked.append([text for text, _ in found])
-        if self.silent:
-            raise HttpError(self.url, 503, "overloaded")
-        if any(word in query for word in self.wrong):
-            raise BadQuery("parse error")
-        if any(word in query for word in self.slow):
-            raise HttpTimeout(self.url, 0, f"no complete answer within {within_s:g} s")
-        return [({"faro_query": place}, self._values(text, times_s)) for text, place in found]
-
-    def _values(self, text, times_s):
-        for word, value in self.values.items():
-            if word in text:
-                numbers = [value(when) if callable(value) else value for when in times_s]
-                return np.where(np.isfinite(numbers), numbers, np.inf)
-        return np.full(len(times_s), 7.0)
+    return FakePrometheus(values, others=7.0)
 
 
 def metrics(prometheus, states=None):
@@ -78,7 +47,7 @@ def ended(values, **queries):
     """The counts of job a, which has these queries; job b has none of them."""
     fields = {key: f"{word.format('a')}[$window]" for key, word in FIELDS.items()}
     a = Queries.of("a", fields | {name: f"{text}[$window]" for name, text in queries.items()})
-    seen = metrics(Prometheus(values)).observe([a, *queries_of("b")], ENDS, 1030.0)
+    seen = metrics(prometheus_with(values)).observe([a, *queries_of("b")], ENDS, 1030.0)
     return {name: None if seen[name] is None else seen[name].tolist() for name in ENDED}
 
 
@@ -101,7 +70,9 @@ def test_a_share_of_throttled_time_that_is_not_defined_is_unknown():
     fields = {key: f"{word.format('a')}[$window]" for key, word in FIELDS.items()}
     job = Queries.of("a", fields | {"throttled": "cfs[$window]"})
     for value, expected in ((0.2, 0.2), (np.inf, np.nan)):
-        seen = metrics(Prometheus({"cfs": value})).observe([job, *queries_of("b")], ENDS, 1030.0)
+        seen = metrics(prometheus_with({"cfs": value})).observe(
+            [job, *queries_of("b")], ENDS, 1030.0
+        )
         throttled = seen["throttled"]
         assert (np.nan if throttled is None else throttled[0]) == pytest.approx(
             expected, nan_ok=True
@@ -122,7 +93,7 @@ class Counting(Forecaster):
 )
 def test_an_impossible_count_of_one_job_is_missing_data_of_that_job_alone(value, shown):
     states = JobStates(lambda: 5.0)
-    seen = observed(Prometheus({"count_a": value}), states=states)
+    seen = observed(prometheus_with({"count_a": value}), states=states)
     assert np.isnan(seen["arrivals_per_min"][0]).all()
     assert np.isnan(seen["arrivals_now"][0])
     assert (seen["arrivals_per_min"][1] == 7).all()
@@ -135,7 +106,7 @@ def test_an_impossible_count_of_one_job_is_missing_data_of_that_job_alone(value,
 
 def test_an_impossible_count_is_missing_at_its_minute_only():
     states = JobStates()
-    dip = Prometheus({"count_a": lambda when: -0.01 if when == 940 else 60})
+    dip = prometheus_with({"count_a": lambda when: -0.01 if when == 940 else 60})
     seen = observed(dip, states=states)
     assert np.isnan(seen["arrivals_per_min"][0]).tolist() == [False, True, False]
     assert states.of("a").state == FINE, "the last minute is known"
@@ -144,14 +115,14 @@ def test_an_impossible_count_is_missing_at_its_minute_only():
 @pytest.mark.parametrize("field", ["mean", "in_system"])
 def test_a_negative_latency_or_number_of_requests_is_missing(field):
     states = JobStates()
-    seen = observed(Prometheus({f"{field}_a": -1.0}), states=states)
+    seen = observed(prometheus_with({f"{field}_a": -1.0}), states=states)
     name = "mean_latency_s" if field == "mean" else "ongoing"
     assert np.isnan(seen[name][0])
     assert states.of("a").reason == f"query '{field}_a[$window]' answers -1; expected a number >= 0"
 
 
 def test_the_state_of_a_job_is_fine_again_when_its_data_is_back():
-    states, prometheus = JobStates(), Prometheus({"count_a": -1})
+    states, prometheus = JobStates(), prometheus_with({"count_a": -1})
     one = metrics(prometheus, states)
     one.observe(queries_of("a", "b"), ENDS, 1030.0)
     assert states.of("a").state == MISSING
@@ -163,13 +134,7 @@ def test_the_state_of_a_job_is_fine_again_when_its_data_is_back():
 def test_a_query_without_an_answer_makes_its_job_missing_and_names_itself():
     states = JobStates()
 
-    class Empty(Prometheus):
-        def query_range(self, query, times_s, within_s=None):
-            found = super().query_range(query, times_s)
-            marks = {place: text for text, place in MARKED.findall(query)}
-            return [one for one in found if "mean_a" not in marks[one[0]["faro_query"]]]
-
-    observed(Empty(), states=states)
+    observed(prometheus_with({"mean_a": None}), states=states)
     assert states.of("a").reason == "query 'mean_a[$window]' has no answer"
     assert states.of("b").state == FINE
 
@@ -187,7 +152,7 @@ def known(seen) -> np.ndarray:
 
 @pytest.mark.parametrize("trouble", ["slow", "wrong"])
 def test_a_slow_or_wrong_query_costs_the_data_of_its_job_only(trouble):
-    states, prometheus = JobStates(), Prometheus()
+    states, prometheus = JobStates(), prometheus_with()
     getattr(prometheus, trouble).add("count_j017")
     seen = observed(prometheus, MANY, states)
     assert np.flatnonzero(~known(seen)).tolist() == [17]
@@ -196,7 +161,7 @@ def test_a_slow_or_wrong_query_costs_the_data_of_its_job_only(trouble):
 
 
 def test_a_slow_query_is_asked_alone_from_then_on_and_the_others_together():
-    prometheus = Prometheus()
+    prometheus = prometheus_with()
     prometheus.slow.add("mean_j017")
     one = metrics(prometheus)
     for _ in range(8):
@@ -209,7 +174,7 @@ def test_a_slow_query_is_asked_alone_from_then_on_and_the_others_together():
 
 
 def test_several_slow_jobs_in_every_batch_cost_only_themselves():
-    prometheus = Prometheus()
+    prometheus = prometheus_with()
     slow = {f"j{n:03d}" for n in range(0, 200, 20)}
     prometheus.slow |= slow
     one = metrics(prometheus)
@@ -219,7 +184,7 @@ def test_several_slow_jobs_in_every_batch_cost_only_themselves():
 
 
 def test_a_query_that_is_quick_again_joins_the_others():
-    prometheus = Prometheus()
+    prometheus = prometheus_with()
     prometheus.slow.add("count_a")
     one = metrics(prometheus)
     one.observe(queries_of("a", "b"), ENDS, 1030.0)
@@ -231,7 +196,7 @@ def test_a_query_that_is_quick_again_joins_the_others():
 
 
 def test_in_an_outage_prometheus_is_asked_little_and_no_query_is_blamed():
-    prometheus = Prometheus()
+    prometheus = prometheus_with()
     prometheus.silent = True
     one = metrics(prometheus)
     seen = one.observe(queries_of(*MANY), ENDS, 1030.0)
@@ -256,13 +221,13 @@ class Clock:
 def test_halving_ends_with_the_budget_and_goes_on_at_the_next_tick():
     clock = Clock()
 
-    class Slow(Prometheus):
+    class Slow(FakePrometheus):
         def query_range(self, query, times_s, within_s=None):
-            with self.lock:
+            with self._lock:
                 clock.now_s += within_s if "count_j007" in query else 0.01
             return super().query_range(query, times_s, within_s)
 
-    prometheus = Slow()
+    prometheus = Slow(others=7.0)
     prometheus.slow.add("count_j007")
     batches = QueryBatches(prometheus, timeout_s=5.0, budget_s=8.0, clock_s=clock)
     questions = [Question(("x", n), f"count_j{n:03d}", (0.0,)) for n in range(BATCH)]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kube_things import objects
+from kube_api import KubeApi
+from kube_things import DEPLOYMENT, NAMESPACE, object_path, objects
 
 from faro_lib.workload import Job
 from faro_ops import cli
@@ -24,105 +25,92 @@ from faro_ops.operate.rayserve.spec import serve_specs
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
-class Server:
-    """Answers by path: an object, a function of the body, or the status that it refuses with."""
-
-    host, namespace = "https://faro.test", "faro"
-
-    def __init__(self, answers):
-        self.answers, self.asked = answers, []
-
-    def get(self, path, **query):
-        return self.send("GET", path)
-
-    def send(self, method, path, body=None):
-        answer = self.answers.get(path, 404)
-        self.asked.append((method, path, body))
-        if isinstance(answer, int):
-            raise ApiError(answer, f"{method} {path}: {answer} answered")
-        return answer(body) if callable(answer) else answer
+@pytest.fixture
+def server():
+    return KubeApi(namespace="faro")
 
 
-def reviewed(allowed):
+def reviewed(allowed) -> KubeApi:
     """A server where `allowed` (resource attributes) -> bool decides who may do what."""
-    return Server(
-        {REVIEWS: lambda body: {"status": {"allowed": allowed(body["spec"]["resourceAttributes"])}}}
-    )
+    server = KubeApi(namespace="faro")
+    server.may = allowed
+    return server
+
+
+def reviews(server) -> list[dict]:
+    """The resource attributes of each review that was asked for."""
+    sent = [body for _, path, body in server.requests if path == REVIEWS]
+    return [body["spec"]["resourceAttributes"] for body in sent]
 
 
 class TestServer:
     def test_any_answer_to_a_permission_review_is_accepted(self):
         preflight.check_server(reviewed(lambda asked: False))
 
-    def test_refused_credentials_mention_the_token(self):
+    def test_refused_credentials_mention_the_token(self, server):
+        server.refuse(401)
         with pytest.raises(
             ValueError,
             match=r"^https://faro\.test: the credentials are refused; has the token expired\?$",
         ):
-            preflight.check_server(Server({REVIEWS: 401}))
+            preflight.check_server(server)
 
-    def test_a_server_that_fails_is_reported_as_it_is(self):
-        with pytest.raises(ValueError, match=r"POST .*: 503 answered"):
-            preflight.check_server(Server({REVIEWS: 503}))
+    def test_a_server_that_fails_is_reported_as_it_is(self, server):
+        server.refuse(503)
+        with pytest.raises(ValueError, match=r"POST .*: 503"):
+            preflight.check_server(server)
 
 
 class TestNamespace:
-    QUOTAS, ITSELF = "/api/v1/namespaces/faro/resourcequotas", "/api/v1/namespaces/faro"
+    def test_an_active_namespace_is_accepted(self, server):
+        preflight.check_namespace(server, "faro")
 
-    def test_an_active_namespace_is_accepted(self):
-        preflight.check_namespace(
-            Server({self.QUOTAS: {}, self.ITSELF: {"status": {"phase": "Active"}}}), "faro"
-        )
-
-    def test_a_missing_namespace_says_how_to_create_it(self):
+    def test_a_missing_namespace_says_how_to_create_it(self, server):
+        server.remove(NAMESPACE, "faro", "")
         with pytest.raises(
             ValueError, match="namespace='faro' does not exist; kubectl create namespace faro"
         ):
-            preflight.check_namespace(Server({}), "faro")
+            preflight.check_namespace(server, "faro")
 
-    def test_a_terminating_namespace_is_refused(self):
+    def test_a_terminating_namespace_is_refused(self, server):
+        server.change(NAMESPACE, "faro", "", status={"phase": "Terminating"})
         with pytest.raises(ValueError, match="namespace='faro' is being deleted"):
-            preflight.check_namespace(
-                Server({self.QUOTAS: {}, self.ITSELF: {"status": {"phase": "Terminating"}}}), "faro"
-            )
+            preflight.check_namespace(server, "faro")
 
-    def test_a_forbidden_read_of_the_namespace_is_accepted(self):
-        preflight.check_namespace(Server({self.QUOTAS: {}, self.ITSELF: 403}), "faro")
+    def test_a_forbidden_read_of_the_namespace_is_accepted(self, server):
+        server.may = lambda asked: asked["resource"] != "namespaces"
+        preflight.check_namespace(server, "faro")
 
-    def test_a_failing_server_does_not_pass_the_check(self):
+    def test_a_failing_server_does_not_pass_the_check(self, server):
+        server.refuse(500)
         with pytest.raises(ApiError, match="500"):
-            preflight.check_namespace(Server({self.QUOTAS: 500}), "faro")
+            preflight.check_namespace(server, "faro")
 
 
 class TestCustomResources:
-    GROUP, VERSION, PLURAL, _ = preflight.FARO_PLANS
+    def test_a_resource_that_is_served_passes(self, server):
+        preflight.check_crds(server, [preflight.FARO_PLANS, preflight.RAY_SERVICES])
 
-    def test_a_resource_that_is_served_passes(self):
-        path = f"/apis/{self.GROUP}/{self.VERSION}"
-        preflight.check_crds(
-            Server({path: {"resources": [{"name": self.PLURAL}]}}), [preflight.FARO_PLANS]
-        )
-
-    @pytest.mark.parametrize(
-        "answers", [{}, {"/apis/ray.io/v1": {"resources": [{"name": "rayjobs"}]}}]
-    )
-    def test_a_missing_resource_names_what_installs_it(self, answers):
+    @pytest.mark.parametrize("served", [{}, {"/apis/ray.io/v1": ("rayjobs",)}])
+    def test_a_missing_resource_names_what_installs_it(self, server, served):
+        server.served = served
         with pytest.raises(
             ValueError,
             match=r"does not know rayservices\.ray\.io/v1; KubeRay's operator installs it",
         ):
-            preflight.check_crds(Server(answers), [preflight.RAY_SERVICES])
+            preflight.check_crds(server, [preflight.RAY_SERVICES])
 
-    def test_a_failing_server_is_not_taken_for_a_missing_resource(self):
+    def test_a_failing_server_is_not_taken_for_a_missing_resource(self, server):
+        server.refuse(503)
         with pytest.raises(ApiError, match="503"):
-            preflight.check_crds(Server({"/apis/ray.io/v1": 503}), [preflight.RAY_SERVICES])
+            preflight.check_crds(server, [preflight.RAY_SERVICES])
 
 
 class TestPermissions:
     def test_every_verb_is_reviewed_in_its_scope(self):
         server = reviewed(lambda asked: True)
         preflight.check_permissions(server, "faro", preflight.FOR_DEPLOYMENTS)
-        asked = [body["spec"]["resourceAttributes"] for _, _, body in server.asked]
+        asked = reviews(server)
         mine = {
             "namespace": "faro",
             "group": "apps",
@@ -174,12 +162,6 @@ def test_the_permissions_that_a_controller_checks_are_those_of_its_roles(on_ray)
         return True
 
     server = reviewed(granted)
-    server.answers |= {
-        "/apis/autoscaling.faro/v1alpha1": {"resources": [{"name": "faroplans"}]},
-        "/apis/ray.io/v1": {"resources": [{"name": "rayservices"}]},
-        "/api/v1/namespaces/faro/resourcequotas": {},
-        "/api/v1/namespaces/faro": {},
-    }
     check_controller(server, NamespacedName("faro", "faro"), on_ray=on_ray, act=True, fixed=False)
 
 
@@ -276,11 +258,8 @@ def test_a_controller_that_may_not_read_the_quotas_of_its_deployments_does_not_s
 @pytest.mark.parametrize("act", ["replicas", "ceilings"])
 def test_a_dry_run_needs_no_permission_to_change_anything(act, tmp_path, monkeypatch, capsys):
     server = reviewed(lambda asked: asked["verb"] in ("get", "list", "watch"))
-    none = {"items": [], "metadata": {"resourceVersion": "1"}}
-    quotas = "/api/v1/namespaces/faro/resourcequotas"
-    server.answers |= dict.fromkeys(("/api/v1/nodes", "/api/v1/pods", quotas), none)
-    server.answers["/api/v1/namespaces/faro"] = {"status": {"phase": "Active"}}
-    server.answers["/apis/autoscaling.faro/v1alpha1"] = {"resources": [{"name": "faroplans"}]}
+    path = object_path(DEPLOYMENT, namespace="faro")
+    server.refuse(404, "GET", path)
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: server)
     # A formula in place of the measurement, which takes seconds.
     monkeypatch.setattr("faro_lib.simulate.measure.measure", lambda *_, **__: "mgc")
@@ -302,9 +281,7 @@ def test_a_dry_run_needs_no_permission_to_change_anything(act, tmp_path, monkeyp
         return capsys.readouterr().err
 
     assert "may not create events" in refused("--apply")
-    assert "GET /apis/apps/v1/namespaces/faro/deployments: 404 answered" in refused(), (
-        "all permissions are there"
-    )
+    assert f"GET {path}: 404" in refused(), "all permissions are there"
 
 
 @pytest.mark.parametrize("section", [{"namespace": "kube-system"}, {}])

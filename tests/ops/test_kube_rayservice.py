@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from kube_things import node, pod
-from test_kube_preflight import Server
+from kube_api import KubeApi
+from kube_things import POD, RAYSERVICE, node, pod
 
 from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.capacity_watch import RayCapacity
@@ -99,23 +99,24 @@ def test_only_the_workers_of_the_serving_cluster_are_capacity_during_an_upgrade(
     assert watch.current().cores == 4
 
 
-PATH = "/apis/ray.io/v1/namespaces/faro/rayservices/faro"
-PODS = "/api/v1/namespaces/faro/pods"
-
-
 def test_the_preflight_check_names_the_rayservice_and_the_pod():
-    preflight.check_rayservice(Server({PATH: service(True), PODS: {"items": []}}), "faro", "faro")
+    server = KubeApi(namespace="faro")
     with pytest.raises(
         ValueError, match=r"^RayService 'faro/faro' does not exist; `faro manifests` writes it$"
     ):
-        preflight.check_rayservice(Server({}), "faro", "faro")
-    pending = Server(
-        {PATH: service(pending="new"), PODS: {"items": [unschedulable("new-head", "new")]}}
-    )
+        preflight.check_rayservice(server, "faro", "faro")
+    server.put(RAYSERVICE, in_faro(service(pending="new")))
+    server.put(POD, in_faro(unschedulable("new-head", "new")))
     with pytest.raises(
         ValueError, match=r"'faro/faro' is not ready: pod new-head does not start: 0/3 nodes"
     ):
-        preflight.check_rayservice(pending, "faro", "faro")
+        preflight.check_rayservice(server, "faro", "faro")
+    server.put(RAYSERVICE, in_faro(service(True)))
+    preflight.check_rayservice(server, "faro", "faro")
+
+
+def in_faro(thing):
+    return thing | {"metadata": thing["metadata"] | {"namespace": "faro"}}
 
 
 class Unreachable:

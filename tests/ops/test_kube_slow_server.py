@@ -9,8 +9,8 @@ import time
 from contextlib import contextmanager, suppress
 
 import pytest
+from http_server import serving
 from test_kube_http import api_at as api_of
-from test_kube_http import serving
 from waiting import PATIENCE_S
 
 from faro_ops.operate.kube import client
@@ -112,7 +112,7 @@ def test_a_list_may_take_longer_than_other_requests(monkeypatch):
 
     def slow(*_):
         time.sleep(0.25)
-        return 200, [{"items": []}]
+        return 200, {"items": []}
 
     with serving(slow) as server:
         api = api_of(server, timeout_s=60.0, retries=0)

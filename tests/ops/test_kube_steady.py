@@ -12,7 +12,8 @@ import pytest
 from deployment_world import World, replaced
 from hypothesis import given
 from hypothesis import strategies as st
-from kube_things import pod, quota
+from kube_api import KubeApi
+from kube_things import FAROPLAN, POD, QUOTA, pod, quota
 from observations import observed
 
 from faro_lib.control import GuardrailConfig
@@ -61,7 +62,7 @@ def test_replicas_on_cordoned_or_silent_nodes_are_kept(trouble, nodes):
 def test_a_quota_of_no_pods_removes_no_replica():
     world = World(FULL)
     world.tick()
-    world.quotas.append(quota(pods="0"))
+    world.api.put(QUOTA, quota(pods="0"))
     assert world.run(600) == FULL
     assert world.gated.steady.reason == MEASURED
 
@@ -70,7 +71,7 @@ def test_a_cordoned_node_gets_no_new_replica():
     world = World({"a": 4, "b": 4})
     world.cordon("n1", "n2")
     assert world.run(60) == {"a": 4, "b": 4}, "the policy would have used all 16 cores"
-    assert len(world.replicas_of_all()) == 8
+    assert len(world.api.all(POD)) == 8
 
 
 def test_a_node_that_is_gone_makes_the_jobs_shrink_after_two_minutes_and_not_before():
@@ -85,24 +86,20 @@ def test_a_node_that_is_gone_makes_the_jobs_shrink_after_two_minutes_and_not_bef
 def test_capacity_that_comes_back_within_two_minutes_has_changed_nothing():
     world = World(FULL)
     world.tick()
-    node = world.nodes["n2"]
     for _ in range(5):
         world.delete("n2")
         assert world.run(SHRINK_AFTER_S - 20) == FULL
-        world.nodes["n2"] = node
-        world.schedule()
+        world.add("n2")
         assert world.run(20) == FULL
 
 
 def test_if_all_nodes_are_gone_everything_holds_until_they_come_back():
     world = World(FULL)
     world.tick()
-    nodes = dict(world.nodes)
     world.delete("n1", "n2")
     assert world.run(3600, every_s=60) == FULL
     assert world.gated.steady.reason == VANISHED
-    world.nodes = nodes
-    world.schedule()
+    world.add("n1", "n2")
     assert world.run(60) == FULL
     assert world.gated.steady.reason == MEASURED
 
@@ -110,7 +107,7 @@ def test_if_all_nodes_are_gone_everything_holds_until_they_come_back():
 def test_more_capacity_counts_at_the_next_tick():
     world = World({"a": 4, "b": 4}, nodes=["n1"])
     world.tick()
-    world.nodes["n2"] = World(FULL).nodes["n2"]
+    world.add("n2")
     world.tick()
     assert world.replicas == FULL
 
@@ -227,7 +224,7 @@ EDITS = {
 @pytest.mark.parametrize(("template", "problem"), EDITS.values(), ids=EDITS)
 def test_one_jobs_edited_template_keeps_its_replicas_and_the_others_are_scaled(template, problem):
     world = World({"a": 2, "b": 2, "c": 3})
-    world.templates["c"] = template
+    world.edit_template("c", template)
     world.run(60)
     state = world.states.of("c")
     assert state.state == MISCONFIGURED
@@ -239,8 +236,8 @@ def test_one_jobs_edited_template_keeps_its_replicas_and_the_others_are_scaled(t
 
 def test_the_pods_of_a_misconfigured_job_count_as_other_pods():
     world = World({"a": 2, "b": 2, "c": 3})
-    world.templates["c"] = pod("template", "2")
-    for one in world.pods["c"]:
+    world.edit_template("c", pod("template", "2"))
+    for one in world.api.pods_of("c"):
         one["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
     seen = world.gated.observe()
     assert seen.capacity == 16 - 3 * 2 + 3, "the rest of the nodes, and c's own three cores"
@@ -250,19 +247,19 @@ def test_the_pods_of_a_misconfigured_job_count_as_other_pods():
 def test_a_misconfigured_job_keeps_its_replicas_while_others_have_to_shrink():
     world = World({"a": 6, "b": 6, "c": 4})
     world.tick()
-    world.templates["c"] = pod("template", "2")
+    world.edit_template("c", pod("template", "2"))
     world.delete("n2")
     replicas = world.run(400)
     assert replicas["c"] == 4
-    serving = sum("nodeName" in one["spec"] for one in world.pods["c"])
+    serving = sum("nodeName" in one["spec"] for one in world.api.pods_of("c"))
     assert replicas["a"] + replicas["b"] == 8 - serving
 
 
 def test_a_job_whose_template_is_mended_is_scaled_again(caplog):
     world = World({"a": 2, "b": 2, "c": 3})
-    world.templates["c"] = pod("template", "2")
+    world.edit_template("c", pod("template", "2"))
     world.run(60)
-    world.templates["c"] = TEMPLATE
+    world.edit_template("c", TEMPLATE)
     world.tick()
     assert world.states.of("c").state == FINE
     assert world.run(10)["c"] == 5
@@ -272,13 +269,12 @@ def test_a_job_whose_template_is_mended_is_scaled_again(caplog):
 
 def test_a_misconfigured_job_that_somebody_scales_by_hand_is_not_contested():
     world = World({"a": 2, "b": 2, "c": 3})
-    world.templates["c"] = pod("template", "2")
+    world.edit_template("c", pod("template", "2"))
     for count in (1, 2, 3, 4, 5, 6):
         world.tick()
         world.replicas["c"] = count
-        world.schedule()
     assert world.run(10)["c"] == 6
-    world.templates["c"] = TEMPLATE
+    world.edit_template("c", TEMPLATE)
     world.replicas["c"] = 4
     assert world.run(60)["c"] == 5
 
@@ -286,7 +282,7 @@ def test_a_misconfigured_job_that_somebody_scales_by_hand_is_not_contested():
 def test_a_policy_that_fails_does_not_move_a_misconfigured_job():
     world = World({"a": 2, "b": 2, "c": 3})
     world.policy.decide = lambda state, observation: 1 / 0
-    world.templates["c"] = pod("template", "2")
+    world.edit_template("c", pod("template", "2"))
     world.delete("n2")
     assert world.run(400)["c"] == 3
 
@@ -313,31 +309,23 @@ def test_the_policy_plans_the_others_around_a_held_job():
 # --- what an operator sees ------------------------------------------------------------------------
 
 
-class Published:
-    """An API server that keeps the last status."""
-
-    def apply(self, path, manifest, **_):
-        return {"metadata": {"uid": "1"}}
-
-    def send(self, method, path, body, **_):
-        self.status = body.get("status", getattr(self, "status", None))
-        return {}
-
-
 def test_the_status_says_why_the_capacity_is_unknown_and_since_when(monkeypatch):
     times = iter(["leads", "first", "second", "third"])
     monkeypatch.setattr(status, "_now", lambda: next(times))
-    world, api = World({"a": 4, "b": 4}), Published()
+    world, api = World({"a": 4, "b": 4}), KubeApi(namespace="n")
     reporter = status.Reporter(
         api, "n", "faro", "p", "me", conditions=lambda: [capacity_condition(world.gated.steady)]
     )
 
+    def published():
+        return api.find(FAROPLAN, "faro", "n")["status"]
+
     def conditions():
         reporter.publish([(world.jobs, world.tick())])
-        return {one["type"]: one for one in api.status["conditions"]}
+        return {one["type"]: one for one in published()["conditions"]}
 
     assert conditions()["CapacityKnown"]["status"] == "True"
-    assert api.status["capacityAgeSeconds"] == 0
+    assert published()["capacityAgeSeconds"] == 0
     world.copies[0].age_s = 100.0
     for _ in range(2):
         found = conditions()["CapacityKnown"]
@@ -346,7 +334,7 @@ def test_the_status_says_why_the_capacity_is_unknown_and_since_when(monkeypatch)
     assert found["reason"] == STALE
     assert found["message"] == "the capacity is 100 s old (/nodes: no event)"
     assert found["lastTransitionTime"] == "second"
-    assert api.status["capacityAgeSeconds"] == 100
+    assert published()["capacityAgeSeconds"] == 100
 
 
 def test_the_age_of_the_capacity_is_exported_and_grows_while_nothing_is_observed():
@@ -362,7 +350,7 @@ def test_the_age_of_the_capacity_is_exported_and_grows_while_nothing_is_observed
 
 def test_a_tick_with_held_jobs_is_read_from_the_journal_as_it_was(tmp_path):
     world = World({"a": 2, "b": 2, "c": 3})
-    world.templates["c"] = pod("template", "2")
+    world.edit_template("c", pod("template", "2"))
     world.cordon("n1")  # its free cores are -inf
     step = world.tick()
     path = tmp_path / "journal"
@@ -383,20 +371,16 @@ def test_a_tick_with_held_jobs_is_read_from_the_journal_as_it_was(tmp_path):
 def test_a_controller_starts_beside_a_misconfigured_job_but_not_if_all_are():
     world = World({"a": 2, "b": 2})
     gated = GatedJobs(world.jobs, world.gated, None)
-    world.templates["b"] = pod("template", "2")
+    world.edit_template("b", pod("template", "2"))
     check_some_job(gated)
-    world.templates["a"] = pod("template", "2")
+    world.edit_template("a", pod("template", "2"))
     with pytest.raises(ValueError, match=r"^job 'a': cores=1 is less .*\(and 1 more jobs\)$"):
         check_some_job(gated)
 
 
 def test_the_pods_of_each_job_are_known_although_another_deployment_does_not_exist():
     world = World({"a": 2, "b": 4})
-    all_of_them = world.deployment
-    world.deployment = lambda name: all_of_them(name) if name == "b" else None
-    world.get = lambda path, **_: {
-        "items": [world.deployment("b")] if path.endswith("/deployments") else []
-    }
+    del world.replicas["a"]
     world.cluster.seen = [{}, {}]
     world.cluster.read()
     seen = world.gated.observe()

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from journal_things import count_ticks
-from kube_things import FaroPlanApi
+from kube_api import KubeApi
 from live_things import JOBS, FakeRay, Still, Wanting
 from observations import observed
 from waiting import until
@@ -417,7 +417,8 @@ def test_faro_run_follows_the_table_and_faro_set(tmp_path, capfd):
 
 
 def test_overrides_beside_the_journal_and_in_the_plan_are_both_in_force(tmp_path, monkeypatch):
-    api = FaroPlanApi({"spec": {"overrides": [{"job": "b", "replicas": 2}]}})
+    api = KubeApi(namespace="faro")
+    api.plan = {"spec": {"overrides": [{"job": "b", "replicas": 2}]}}
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
     monkeypatch.setattr("faro_ops.operate.kube.preflight.check_server", lambda api: None)
     path = str(tmp_path / "j")
@@ -673,7 +674,8 @@ class TestAJobUnderItsAutoscaler:
 
     def test_from_the_status_of_an_earlier_version_it_keeps_its_ready_replicas(self, monkeypatch):
         jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]
-        api = FaroPlanApi({"spec": {}, "status": {"jobs": jobs}})
+        api = KubeApi(namespace="faro")
+        api.plan = {"status": {"jobs": jobs}}
         monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
         assert cli.main(["set", "a", "--plan", "faro/faro", "--freeze"]) == 0
         assert [one["replicas"] for one in api.plan["spec"]["overrides"]] == [3]

@@ -4,12 +4,12 @@ import threading
 import time
 
 import pytest
-from kube_things import FaroPlanApi
+from kube_api import KubeApi
+from kube_things import FAROPLAN, object_path
 from waiting import PATIENCE_S
 
 from faro_ops import cli
 from faro_ops.operate.kube import plan_overrides
-from faro_ops.operate.kube.client import ApiError
 from faro_ops.operate.kube.operate import NamespacedName
 from faro_ops.operate.kube.plan_overrides import PlanOverrides
 from faro_ops.operate.memory.overrides import LastKnown, Override, Watched
@@ -20,7 +20,8 @@ NOW_S = time.time()
 @pytest.fixture
 def api(monkeypatch):
     jobs = [{"name": "a", "desiredReplicas": 3}, {"name": "b", "desiredReplicas": 1}]
-    fake = FaroPlanApi({"spec": {"policy": "Faro-Sum"}, "status": {"jobs": jobs}})
+    fake = KubeApi(namespace="faro")
+    fake.plan = {"spec": {"policy": "Faro-Sum"}, "status": {"jobs": jobs}}
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: fake)
     return fake
 
@@ -64,7 +65,7 @@ def test_an_event_is_read_as_it_was_written(api, watched):
 
 
 def test_what_is_written_by_hand_may_omit_times_and_author(api, watched):
-    api.plan["spec"]["overrides"] = [{"job": "a", "replicas": 2}]
+    api.order({"job": "a", "replicas": 2})
     assert watched.new().fixed_jobs == ("a",)
 
 
@@ -94,7 +95,7 @@ BAD_ROWS = [
 class TestABadOrder:
     @pytest.mark.parametrize(("row", "reason"), BAD_ROWS)
     def test_it_does_not_stop_a_start_nor_the_other_orders(self, api, tmp_path, row, reason):
-        api.plan["spec"]["overrides"] = [row, {"job": "a", "replicas": 2}]
+        api.order(row, {"job": "a", "replicas": 2})
         (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
         settings = Watched(tmp_path / "jobs.yaml", PlanOverrides(api, "faro", "faro").read).known
         assert settings.fixed_jobs == ("a",)
@@ -105,7 +106,7 @@ class TestABadOrder:
     @pytest.mark.parametrize(("row", "reason"), BAD_ROWS)
     def test_it_is_said_once(self, api, watched, row, reason):
         before = watched.known
-        api.plan["spec"]["overrides"] = [row]
+        api.order(row)
         (line,) = before.changes(watched.new())
         assert line.startswith("not in force: ")
         assert reason in line
@@ -115,7 +116,7 @@ class TestABadOrder:
         self, api
     ):
         bad = {"job": "gone", "replicas": 2, "load": 3.0}
-        api.plan["spec"]["overrides"] = [bad]
+        api.order(bad)
         assert set_job("a", "--replicas", "5") == 0
         assert api.plan["spec"]["overrides"][0] == bad
         assert set_job("gone", "--clear") == 0
@@ -124,7 +125,8 @@ class TestABadOrder:
     def test_overrides_that_are_no_list_end_no_order(self, api, watched):
         assert set_job("a", "--replicas", "5") == 0
         watched.new()
-        api.plan["spec"]["overrides"] = {"a": 5}
+        api.change(FAROPLAN, "faro", "faro", spec={"overrides": None})
+        api.change(FAROPLAN, "faro", "faro", spec={"overrides": {"a": 5}})
         with pytest.raises(OSError, match="must be a list; the orders last known stay in force"):
             watched.new()
         assert watched.known.fixed_jobs == ("a",)
@@ -135,31 +137,31 @@ class TestAPlanThatCannotBeRead:
     def test_the_orders_last_known_stay_and_it_is_said_once(self, api, watched, status):
         assert set_job("a", "--replicas", "5") == 0
         assert watched.new().fixed_jobs == ("a",)
-        api.status = status
+        api.refuse(status)
         with pytest.raises(OSError, match=f"{status}; the orders last known stay in force"):
             watched.new()
         assert watched.new() is None
         assert watched.known.fixed_jobs == ("a",)
-        api.status = 200
+        api.accept()
         assert watched.new() is None
 
     def test_a_controller_starts_without_orders_says_so_and_asks_again(self, api, tmp_path):
-        api.plan["spec"]["overrides"] = [{"job": "a", "replicas": 2}]
-        api.status = 403
+        api.order({"job": "a", "replicas": 2})
+        api.refuse(403)
         (tmp_path / "jobs.yaml").write_text("- job: a\n- job: b\n")
         orders = LastKnown(PlanOverrides(api, "faro", "faro").read)
         watched = Watched(tmp_path / "jobs.yaml", orders)
         assert watched.known.fixed == ()
         with pytest.raises(OSError, match="403; no order is known yet, and each tick asks again"):
             watched.new()
-        api.status = 200
+        api.accept()
         assert watched.new().fixed_jobs == ("a",)
 
     def test_errors_with_changing_texts_are_said_once_per_outage(self, api, watched):
-        api.status = 403
+        api.refuse(403)
         with pytest.raises(OSError):
             watched.new()
-        api.status = 500
+        api.refuse(500)
         assert watched.new() is None
 
     def test_without_a_plan_there_are_no_orders_if_none_were_known(self, api, watched):
@@ -177,7 +179,6 @@ class TestAPlanThatCannotBeRead:
     def test_in_a_dry_run_a_plan_that_was_created_again_ends_no_order_until_an_operator_does(
         self, api, watched
     ):
-        api.plan["metadata"] = {"uid": "1"}
         assert set_job("a", "--replicas", "5") == 0
         watched.new()
         api.plan = created_again(api)
@@ -199,7 +200,6 @@ class TestADeletedPlan:
 
     @pytest.fixture
     def store(self, api):
-        api.plan["metadata"] = {"uid": "1"}
         return lambda: PlanOverrides(api, "faro", "faro", restores=True)
 
     def test_its_orders_are_written_into_the_next_one_once_and_one_line_says_it(
@@ -252,22 +252,16 @@ class TestADeletedPlan:
         assert set_job("b", "--replicas", "1") == 0
         assert [one.job for one in orders.read().valid] == ["b"]
 
-    def test_without_the_permission_they_stay_in_force_and_one_line_says_so(
-        self, api, store, monkeypatch
-    ):
+    def test_without_the_permission_they_stay_in_force_and_one_line_says_so(self, api, store):
         assert set_job("a", "--replicas", "5") == 0
         orders = LastKnown(store().read)
         orders()
         api.plan = created_again(api)
-        forbidden = ApiError(403, "PATCH faroplans/faro: 403")
-        monkeypatch.setattr(api, "send", lambda *_, **__: raised(forbidden))
+        api.refuse(403, "PATCH")
         given = orders()
         assert [one.replicas for one in given.valid] == [5]
-        assert "created again without its orders (PATCH faroplans/faro: 403)" in given.problems[0]
-
-
-def raised(error):
-    raise error
+        path = object_path(FAROPLAN, "faro", "faro")
+        assert f"created again without its orders (PATCH {path}: 403)" in given.problems[0]
 
 
 def test_orders_that_two_people_set_at_once_are_both_kept(api, monkeypatch):
@@ -299,12 +293,7 @@ def test_orders_that_two_people_set_at_once_are_both_kept(api, monkeypatch):
 
 def test_a_plan_that_always_changes_is_one_line(api, monkeypatch, capsys):
     monkeypatch.setattr(plan_overrides, "PAUSE_S", 0.0)
-    send = api.send
-
-    def conflicting(method, path, body, kind):
-        return send(method, path, body | {"metadata": {"resourceVersion": "old"}}, kind)
-
-    monkeypatch.setattr(api, "send", conflicting)
+    api.busy = 1000
     assert set_job("a", "--replicas", "2") == 2
     assert "has changed at each of 10 attempts; try again" in capsys.readouterr().err
 
@@ -313,16 +302,30 @@ class TestFreezingAJobUnderItsAutoscaler:
     """`desiredReplicas` is then maxReplicas of the HPA."""
 
     def test_it_keeps_the_replicas_that_the_hpa_asks_for(self, api):
-        api.plan["status"]["jobs"] = [
-            {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "requestedReplicas": 4}
-        ]
+        api.change(
+            FAROPLAN,
+            "faro",
+            "faro",
+            status={
+                "jobs": [
+                    {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "requestedReplicas": 4}
+                ]
+            },
+        )
         assert set_job("a", "--freeze") == 0
         assert [row["replicas"] for row in api.plan["spec"]["overrides"]] == [4]
 
     def test_without_a_replica_it_is_refused_instead_of_scaled_to_the_maximum(self, api, capsys):
-        api.plan["status"]["jobs"] = [
-            {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "floorReplicas": 1}
-        ]
+        api.change(
+            FAROPLAN,
+            "faro",
+            "faro",
+            status={
+                "jobs": [
+                    {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "floorReplicas": 1}
+                ]
+            },
+        )
         assert set_job("a", "--freeze") == 2
         assert "job 'a': it has no replica; name a number" in capsys.readouterr().err
         assert "overrides" not in api.plan["spec"]
@@ -340,6 +343,6 @@ def test_a_plan_that_no_controller_has_made_is_one_line(api, capsys):
 
 
 def test_a_plan_that_may_not_be_read_is_one_line(api, capsys):
-    api.status = 403
+    api.refuse(403)
     assert set_job("a", "--replicas", "2") == 2
     assert "faroplans/faro: 403" in capsys.readouterr().err

@@ -3,18 +3,18 @@
 A real server with six hours of backfilled counters, and a stub with bad answers.
 """
 
-import http.server
 import json
 import shutil
 import socket
 import subprocess
-import threading
 import time
 import urllib.request
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from http_server import serving
 
 from faro_lib.workload import Job, limits
 from faro_lib.workload.bursts import burst_arrivals
@@ -162,36 +162,20 @@ def test_a_rejected_query_is_one_line_with_its_reason(server):
 
 @pytest.fixture
 def stub():
-    """A server that answers `stub.answer`."""
+    """A server that answers `stub.answer`, which may be (status, body, headers)."""
+    one = SimpleNamespace(answer={})
 
-    class Answers(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            Answers.asked_as.append((self.path, self.headers.get("Authorization")))
-            if Answers.elsewhere and self.path.startswith("/api"):
-                self.send_response(302)
-                self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                return self.end_headers()
-            body = (
-                Answers.answer
-                if isinstance(Answers.answer, bytes)
-                else json.dumps(Answers.answer).encode()
-            )
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(_):
+        return one.answer if isinstance(one.answer, tuple) else (200, one.answer)
 
-        def log_message(self, *_):
-            pass
+    with serving(answer) as one.server:
+        one.url = one.server.url
+        yield one
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    Answers.asked_as, Answers.elsewhere = [], False
-    Answers.url = f"http://127.0.0.1:{server.server_port}"
-    yield Answers
-    server.shutdown()
-    server.server_close()
+
+def asked_as(stub):
+    """(path, token) of each request."""
+    return [(one.path, one.headers.get("Authorization")) for one in stub.server.asked]
 
 
 def matrix(*labels):
@@ -276,14 +260,14 @@ def test_the_bearer_token_is_read_from_its_file_and_sent(stub, tmp_path):
     (tmp_path / "token").write_text("secret\n")
     stub.answer = matrix({"service": "a"})
     read_prometheus(stub.url, "up", minutes=1, end_s=60, token_path=str(tmp_path / "token"))
-    assert stub.asked_as == [("/api/v1/query_range", "Bearer secret")]
+    assert asked_as(stub) == [("/api/v1/query_range", "Bearer secret")]
     with pytest.raises(ValueError, match="none: no such file; it must hold a bearer token"):
         read_prometheus(stub.url, "up", minutes=1, token_path="none")
 
 
 def test_a_redirection_is_reported_and_does_not_get_the_token(stub, tmp_path):
     (tmp_path / "token").write_text("secret\n")
-    stub.elsewhere = True
+    stub.answer = 302, b"", {"Location": "/elsewhere"}
     with pytest.raises(ConnectionError, match="redirects to /elsewhere; use that address"):
         read_prometheus(stub.url, "up", minutes=1, end_s=60, token_path=str(tmp_path / "token"))
-    assert stub.asked_as == [("/api/v1/query_range", "Bearer secret")]
+    assert asked_as(stub) == [("/api/v1/query_range", "Bearer secret")]

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from kube_api import KubeApi
+from kube_things import CONFIGMAP
 from observations import observed
 
 from faro_lib import forecast
@@ -92,52 +94,21 @@ def test_a_state_that_is_too_large_is_an_error():
 # --- in the API -----------------------------------------------------------------------------------
 
 
-class FakeApi:
-    """ConfigMaps and FaroPlans of an API server, with versions; `down` makes every call fail."""
-
-    def __init__(self):
-        self.objects: dict[str, dict] = {}
-        self.version = 0
-        self.down: ApiError | None = None
-        self.writes = 0
-
-    def get(self, path, **_):
-        return self.send("GET", path)
-
-    def send(self, method, path, body=None, **_):
-        if self.down:
-            raise self.down
-        if method == "POST":
-            path = f"{path}/{body['metadata']['name']}"
-            if path in self.objects:
-                raise ApiError(409, "exists")
-        elif path not in self.objects:
-            raise ApiError(404, "no such object")
-        if method == "GET":
-            return json.loads(json.dumps(self.objects[path]))
-        if method == "PUT":
-            ours = body["metadata"]["resourceVersion"]
-            if ours != self.objects[path]["metadata"]["resourceVersion"]:
-                raise ApiError(409, "another client has changed it")
-        self.version += 1
-        self.writes += 1
-        body = json.loads(json.dumps(body))
-        body["metadata"]["resourceVersion"] = str(self.version)
-        self.objects[path] = body
-        return body
-
-
 @pytest.fixture
 def api():
-    return FakeApi()
+    return KubeApi(namespace="faro")
+
+
+def state_map(api) -> dict:
+    """The ConfigMap with the state."""
+    return api.find(CONFIGMAP, MAP, "faro")
 
 
 def plan_state(api):
     return PlanState(api, "faro", "faro")
 
 
-MAP = "/api/v1/namespaces/faro/configmaps/faro-state"
-PLAN = "/apis/autoscaling.faro/v1alpha1/namespaces/faro/faroplans/faro"
+MAP = "faro-state"
 
 
 def test_a_plan_without_a_state_has_none_and_then_the_one_that_was_written(api):
@@ -149,10 +120,10 @@ def test_a_plan_without_a_state_has_none_and_then_the_one_that_was_written(api):
 def test_the_faro_plan_owns_the_state_so_that_both_are_deleted_together(api):
     store = plan_state(api)
     store.write(STATE)
-    assert api.objects[MAP]["metadata"]["ownerReferences"] == [], "before the first tick"
-    api.objects[PLAN] = {"metadata": {"uid": "u1"}}
+    assert state_map(api)["metadata"]["ownerReferences"] == [], "before the first tick"
+    api.plan = {"metadata": {"uid": "u1"}}
     store.write(STATE)
-    (owner,) = api.objects[MAP]["metadata"]["ownerReferences"]
+    (owner,) = state_map(api)["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"]) == ("FaroPlan", "u1")
 
 
@@ -161,7 +132,7 @@ def test_a_former_leader_does_not_overwrite_what_the_next_one_has_written(api):
     former.write(STATE)
     leader.read()
     leader.write(replace(STATE, writer="pod-b"))
-    with pytest.raises(ApiError, match="another client has changed it"):
+    with pytest.raises(ApiError, match="the object has been modified"):
         former.write(STATE)
     assert leader.read().writer == "pod-b"
 
@@ -169,7 +140,7 @@ def test_a_former_leader_does_not_overwrite_what_the_next_one_has_written(api):
 def test_a_state_that_somebody_deleted_is_written_again(api):
     store = plan_state(api)
     store.write(STATE)
-    del api.objects[MAP]
+    api.remove(CONFIGMAP, MAP, "faro")
     with pytest.raises(ApiError):
         store.write(STATE)
     store.write(STATE)
@@ -327,7 +298,7 @@ def test_a_hand_over_under_load_changes_no_target(api, faro):
 
 def test_while_the_state_cannot_be_read_nothing_is_changed_and_that_is_said_once(api, faro):
     plan_state(api).write(RunState(T0, "pod-z", {job.name: JobRecord(COLUMNS, T0) for job in JOBS}))
-    api.down = ApiError(403, "may not get configmaps")
+    api.refuse(403)
     pod = Pod(faro, plan_state(api), "pod-b", T0 - 900, ceilings=True)
     pod.lead(T0)
     for n in range(12):
@@ -339,8 +310,8 @@ def test_while_the_state_cannot_be_read_nothing_is_changed_and_that_is_said_once
         assert step.plan.reason == (AUTHORITY,) * 2
     (line,) = pod.said
     assert "no replica or bound is changed until it can be read" in line
-    assert api.writes == 1, "what cannot be read is not overwritten"
-    api.down = None
+    assert len(api.writes) == 1, "what cannot be read is not overwritten"
+    api.accept()
     for n in range(12, 15):
         pod.tick(T0 + 10 * n, [7, 5], unbounded=np.zeros(2, bool))
         pod.wait()
@@ -351,13 +322,13 @@ def test_while_the_state_cannot_be_read_nothing_is_changed_and_that_is_said_once
 def test_a_state_of_a_newer_major_version_is_not_overwritten(api, faro):
     text = json.dumps(json.loads(STATE.to_json()) | {"version": "2.0"})
     plan_state(api).write(STATE)
-    api.objects[MAP]["data"]["state.json"] = text
+    api.change(CONFIGMAP, MAP, "faro", data={"state.json": text})
     pod = Pod(faro, plan_state(api), "pod-b", T0 - 900, earned(FULL, FULL))
     pod.lead(T0)
     pod.tick(T0, [4, 4])
     pod.wait()
     pod.surviving.flush()
-    assert api.objects[MAP]["data"]["state.json"] == text
+    assert state_map(api)["data"]["state.json"] == text
     assert len(pod.said) == 1
 
 
@@ -367,13 +338,13 @@ def test_the_state_is_saved_at_most_once_a_minute_and_a_failure_is_said_once(api
     for n in range(30):
         pod.tick(T0 + 10 * n, [4, 4])
         pod.wait()
-    assert 4 <= api.writes <= 6
-    api.down = ApiError(0, "no answer")
+    assert 4 <= len(api.writes) <= 6
+    api.silent = True
     for n in range(30, 60):
         pod.tick(T0 + 10 * n, [4, 4])
         pod.wait()
     assert len(pod.said) == 1
-    assert "is not saved: no answer" in pod.said[0]
+    assert "is not saved: https://faro.test cannot be reached" in pod.said[0]
 
 
 def test_a_pass_that_ends_before_it_led_saves_nothing(api, faro):
@@ -381,7 +352,7 @@ def test_a_pass_that_ends_before_it_led_saves_nothing(api, faro):
     pod = Pod(faro, plan_state(api), "pod-b", T0 - 900)
     pod.lead(T0)
     pod.surviving.flush()
-    assert api.writes == 1
+    assert len(api.writes) == 1
 
 
 # --- without Kubernetes ---------------------------------------------------------------------------
@@ -445,7 +416,7 @@ def test_the_loop_restores_the_state_before_its_first_decision_and_saves_it_at_i
 
 
 def test_a_policy_without_earned_authority_goes_on_if_the_state_cannot_be_read(api, faro):
-    api.down = ApiError(0, "no answer")
+    api.silent = True
     said = []
     kept = Surviving(plan_state(api), said.append, "pod-a")
     memory = Memory.start(faro, JOBS)

@@ -13,6 +13,7 @@ import pytest
 from api_world import ApiServer, Run
 from deployment_world import World as DeploymentWorld
 from journal_things import count_ticks
+from kube_things import DEPLOYMENT
 from observations import observed
 
 from faro_lib import forecast
@@ -270,18 +271,16 @@ def test_the_revision_of_a_deployment_changes_when_a_roll_out_begins_and_ends_an
 def test_an_observation_of_deployments_has_their_revisions():
     world = DeploymentWorld({"a": 2, "b": 2})
     assert world.cluster.observe().revision.tolist() == [0, 0], "this server numbers no template"
-    plain, template = world.deployment, {"a": "1", "b": "1"}
 
-    def numbered(name):
-        one = plain(name)
-        one["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": template[name]}
-        one["status"]["updatedReplicas"] = one["status"]["replicas"]
-        return one
+    def number(name, template):
+        annotations = {"deployment.kubernetes.io/revision": template}
+        world.api.change(DEPLOYMENT, name, metadata={"annotations": annotations})
 
-    world.deployment = numbered
+    number("a", "1")
+    number("b", "1")
     before = world.cluster.observe().revision
     world.replicas["b"] = 3
-    template["a"] = "2"
+    number("a", "2")
     after = world.cluster.observe().revision
     assert (before > 0).all()
     assert (before != after).tolist() == [True, False]

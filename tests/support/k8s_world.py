@@ -10,19 +10,17 @@ import itertools
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 import waiting
 import yaml
+from kube_things import PLURALS
 
 from faro_ops.operate.kube.capacity import Shape, refuses
 from faro_ops.operate.kube.client import MERGE, Api, ApiError, amount, connect
@@ -34,26 +32,6 @@ WHY = "KUBECONFIG is not set: `cluster/up.sh --only-cluster` starts a kind clust
 CONTROL_PLANE = "faro-control-plane"
 API_SERVER = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 NOWHERE = {"nodeSelector": {"nowhere": "yes"}}  # for pods that need not run
-
-PLURALS = {
-    "Namespace": ("/api/v1", "namespaces"),
-    "ConfigMap": ("/api/v1", "configmaps"),
-    "Service": ("/api/v1", "services"),
-    "ServiceAccount": ("/api/v1", "serviceaccounts"),
-    "ResourceQuota": ("/api/v1", "resourcequotas"),
-    "Secret": ("/api/v1", "secrets"),
-    "Deployment": ("/apis/apps/v1", "deployments"),
-    "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
-    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
-    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
-    "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
-    "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
-    "ClusterRole": ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
-    "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
-    "CustomResourceDefinition": ("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
-    "FaroPlan": ("/apis/autoscaling.faro/v1alpha1", "faroplans"),
-    "RayService": ("/apis/ray.io/v1", "rayservices"),
-}
 
 
 def kubeconfig() -> str:
@@ -230,62 +208,6 @@ class World:
         self.api.send("DELETE", f"/api/v1/namespaces/{self.namespace}")
         self.api.send("DELETE", self.path("/api/v1/{ns}/pods"), gracePeriodSeconds="0")
         until(lambda: not self.get("/api/v1/{ns}/pods")["items"], 60, "the namespace has no pod")
-
-
-MARKED = re.compile(r'label_replace\((.*?), "faro_query", "(\d+)", "", ""\)')
-
-
-def answers_of(form: dict[str, str], value_of: Callable[[str], float | None]) -> list[dict]:
-    """What Prometheus would answer to a range query of marked queries.
-
-    Each of them has one value, or none.
-    """
-    first, last, step = (float(form[key]) for key in ("start", "end", "step"))
-    found = []
-    for query, place in MARKED.findall(form["query"]):
-        if (value := value_of(query)) is not None:
-            times = [first + i * step for i in range(round((last - first) / step) + 1)]
-            found.append(
-                {"metric": {"faro_query": place}, "values": [[when, str(value)] for when in times]}
-            )
-    return found
-
-
-class FakePrometheus(ThreadingHTTPServer):
-    """Answers each query with the value of the first word in it that `values` knows."""
-
-    daemon_threads = True
-
-    def __init__(self, values: dict[str, float] | None = None, host: str = "127.0.0.1"):
-        self.values = values or {}
-
-        class Answers(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def do_POST(self):
-                text = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                form = {key: one[0] for key, one in parse_qs(text).items()}
-                values = self.server.values
-
-                def known(query: str) -> float | None:
-                    return next((value for word, value in values.items() if word in query), None)
-
-                data = {"resultType": "matrix", "result": answers_of(form, known)}
-                body = json.dumps({"data": data}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        super().__init__((host, 0), Answers)
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.server_address[0]}:{self.server_port}"
 
 
 def table(names, **fields) -> list[dict]:

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-import copy
-import threading
+from typing import Any
 
 import numpy as np
 import yaml
 
-from faro_ops.operate.kube.client import ApiError
 from faro_ops.operate.kube.manifests import ManifestSpec, render
+
+Kind = tuple[str, str]  # API group and version, plural
+
+PLURALS: dict[str, Kind] = {
+    "Namespace": ("/api/v1", "namespaces"),
+    "Node": ("/api/v1", "nodes"),
+    "Pod": ("/api/v1", "pods"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Service": ("/api/v1", "services"),
+    "ServiceAccount": ("/api/v1", "serviceaccounts"),
+    "ResourceQuota": ("/api/v1", "resourcequotas"),
+    "Secret": ("/api/v1", "secrets"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
+    "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    "ClusterRole": ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
+    "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
+    "CustomResourceDefinition": ("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
+    "FaroPlan": ("/apis/autoscaling.faro/v1alpha1", "faroplans"),
+    "RayService": ("/apis/ray.io/v1", "rayservices"),
+}
+NAMESPACE, NODE, POD = PLURALS["Namespace"], PLURALS["Node"], PLURALS["Pod"]
+QUOTA, CONFIGMAP = PLURALS["ResourceQuota"], PLURALS["ConfigMap"]
+DEPLOYMENT, HPA = PLURALS["Deployment"], PLURALS["HorizontalPodAutoscaler"]
+LEASE, FAROPLAN, RAYSERVICE = PLURALS["Lease"], PLURALS["FaroPlan"], PLURALS["RayService"]
+
+
+def object_path(kind: Kind, name: str = "", namespace: str = "jobs") -> str:
+    """The path of an object, or of all objects of a kind in a namespace ("": in the cluster)."""
+    base, plural = kind
+    parts = [base, f"namespaces/{namespace}" if namespace else "", plural, name]
+    return "/".join(filter(None, parts))
 
 
 def objects(spec: ManifestSpec, template: str) -> list[dict]:
@@ -54,6 +88,29 @@ def pod(
     }
 
 
+def deployment(name: str, replicas: int = 2, template: dict | None = None, **status: Any) -> dict:
+    """A Deployment of one-core pods in the namespace of the jobs."""
+    spec = {
+        "replicas": replicas,
+        "selector": {"matchLabels": {"app": name}},
+        "template": template or pod("template", "1"),
+    }
+    return {"metadata": {"name": name, "namespace": "jobs"}, "spec": spec, "status": status}
+
+
+def hpa(name: str, low: int = 1, high: int = 4, target: str = "", kind: str = "Deployment") -> dict:
+    """The HPA of the Deployment `target`, by default the one of the same name."""
+    scaled = {"apiVersion": "apps/v1", "kind": kind, "name": target or name}
+    spec = {"scaleTargetRef": scaled, "minReplicas": low, "maxReplicas": high}
+    return {"metadata": {"name": name, "namespace": "jobs"}, "spec": spec}
+
+
+def lease(holder: str, renewed: str = "1", lasts_s: int = 10) -> dict:
+    """The lease "faro" in the namespace of the jobs."""
+    spec = {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": lasts_s}
+    return {"metadata": {"name": "faro", "namespace": "jobs"}, "spec": spec}
+
+
 def measured(arrivals_per_min, others):
     """The answer of `DeploymentMetrics.observe`.
 
@@ -63,6 +120,24 @@ def measured(arrivals_per_min, others):
     return {"arrivals_per_min": np.array(arrivals_per_min)} | dict.fromkeys(
         fields, np.array(others)
     )
+
+
+class Measured:
+    """In place of DeploymentMetrics: what every job that has a query is measured to have.
+
+    counts : requests per minute, of all jobs or (jobs,).
+    asked : the ends of minutes and the time of the last question.
+    """
+
+    def __init__(self, counts: Any = 60.0, latency_s: float = 0.1):
+        self.counts, self.latency_s = counts, latency_s
+        self.asked: tuple = ()
+
+    def observe(self, queries, ends, now_s, minute_s=60.0):
+        self.asked = ends, now_s
+        known = np.array([1.0 if one.requests else np.nan for one in queries])
+        counts = known * self.counts
+        return measured(np.repeat(counts[:, None], len(ends), 1), known * self.latency_s)
 
 
 def replica(name, **more):
@@ -76,37 +151,3 @@ def is_replica(thing) -> bool:
 def quota(namespace="jobs", name="q", **hard):
     hard = {key.replace("_", "."): value for key, value in hard.items()}
     return {"metadata": {"name": name, "namespace": namespace}, "spec": {"hard": hard}}
-
-
-class FaroPlanApi:
-    """An API server with one FaroPlan, which refuses writes with an outdated resourceVersion.
-
-    plan : None if there is none. `status` answers every request instead, if it is not 200.
-    """
-
-    def __init__(self, plan=None, status=200):
-        self.status = status
-        self._lock = threading.Lock()
-        self._version = 0
-        self.plan = plan
-
-    def get(self, path):
-        with self._lock:
-            self._check("GET", path)
-            metadata = self.plan.get("metadata", {}) | {"resourceVersion": str(self._version)}
-            return copy.deepcopy(self.plan | {"metadata": metadata})
-
-    def send(self, method, path, body, kind):
-        with self._lock:
-            self._check(method, path)
-            version = body.get("metadata", {}).get("resourceVersion", str(self._version))
-            if version != str(self._version):
-                raise ApiError(409, f"{method} {path}: 409 the object has been modified")
-            self._version += 1
-            self.plan.setdefault("spec", {}).update(copy.deepcopy(body["spec"]))
-            return self.plan
-
-    def _check(self, method, path):
-        status = 404 if self.plan is None and self.status == 200 else self.status
-        if status != 200:
-            raise ApiError(status, f"{method} {path}: {status}")

@@ -5,15 +5,15 @@ The policy has a fixed target; the state of the cluster never changes.
 
 from __future__ import annotations
 
-import http.server
-import json
-import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+from http_server import Request, serving
 from observations import observed
 
 from faro_lib.workload import Job
@@ -104,39 +104,18 @@ class FakeRay:
             deployments["gateway"] = {"target_num_replicas": 1, "replicas": gateways}
         return {"status": status, "deployments": deployments}
 
+    def http(self, request: Request) -> tuple[int, Any]:
+        if self.hang_s:
+            time.sleep(self.hang_s)
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return 401, {}
+        return self.answer(request.method, request.address, request.body)
+
     @contextmanager
-    def served(self):
-        fake = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                if fake.hang_s:
-                    time.sleep(fake.hang_s)
-                length = int(self.headers.get("Content-Length") or 0)
-                body = json.loads(self.rfile.read(length)) if length else None
-                if fake.token and self.headers.get("Authorization") != f"Bearer {fake.token}":
-                    status, answer = 401, {}
-                else:
-                    status, answer = fake.answer(self.command, self.path, body)
-                text = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            do_POST = do_PUT = do_GET
-
-            def log_message(self, *_):
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.handle_error = lambda *_: None  # a client that stopped waiting
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            server.server_close()
+    def served(self) -> Iterator[str]:
+        """The address of a server, until the block ends."""
+        with serving(self.http) as server:
+            yield server.url
 
 
 @dataclass

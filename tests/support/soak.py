@@ -22,9 +22,10 @@ import numpy as np
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
+from kube_things import FAROPLAN
 from soak_faults import CEILINGS, FAULTS, NONE, ON_TRIAL, TROUBLED, Fault, faults_of
 from soak_invariants import JOURNAL_BYTES, Figures, Invariants, Twin, standing
-from soak_world import FAROPLAN, PLAN, USUAL, WORLDS, Sizes, World, in_world
+from soak_world import PLAN, USUAL, WORLDS, Sizes, World, in_world
 
 # Faults after which an invariant is known not to hold. Each line is an open finding.
 PENDING: tuple[str, ...] = ()

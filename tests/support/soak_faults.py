@@ -11,21 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from kube_things import node, pod, quota
-from soak_service import Trouble
-from soak_world import (
+from kube_things import (
     CONFIGMAP,
     DEPLOYMENT,
     FAROPLAN,
     HPA,
+    NODE,
+    POD,
+    QUOTA,
+    hpa,
+    node,
+    pod,
+    quota,
+)
+from soak_service import Trouble
+from soak_world import (
     MINIMUM,
     NAMESPACE,
-    NODE,
     NODES,
     ORDERED,
     PLAN,
-    POD,
-    QUOTA,
     STARTED,
     CeilingWorld,
     DeploymentWorld,
@@ -79,6 +84,7 @@ class Fault:
     sets_clock : whether counts of minutes before it may be wrong afterwards.
     freezes : whether all jobs must keep their targets from the second tick on.
     order : the override that must be in force or named as not, if the fault is one.
+    on_kind : the event of the hour on kind (k8s_soak.py) of the same kind; "" if none.
     """
 
     name: str
@@ -96,6 +102,7 @@ class Fault:
     order: dict | None = None
     both: bool = False
     halfway: Act | None = None
+    on_kind: str = ""
 
 
 # --- capacity -------------------------------------------------------------------------------------
@@ -228,10 +235,7 @@ def recreate(replicas: int) -> Act:
 
 
 def gain_autoscaler(world: World, job: str) -> None:
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": job}
-    meta = {"name": job, "namespace": NAMESPACE}
-    spec = {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 6}
-    world.put(HPA, {"metadata": meta, "spec": spec})
+    world.put(HPA, hpa(job, 2, 6))
 
 
 def lose_autoscaler(world: World, job: str) -> None:
@@ -239,8 +243,8 @@ def lose_autoscaler(world: World, job: str) -> None:
 
 
 def other_bounds(world: World, job: str) -> None:
-    if hpa := world.find(HPA, job):
-        world.put(HPA, hpa | {"spec": hpa["spec"] | {"minReplicas": 3, "maxReplicas": 9}})
+    if world.find(HPA, job):
+        world.server.change(HPA, job, spec={"minReplicas": 3, "maxReplicas": 9})
 
 
 def own_bounds(world: World, job: str) -> None:
@@ -383,16 +387,24 @@ def section(kind: str, value: dict) -> Act:
 
 
 def deny(*pairs: tuple[str, str]) -> Act:
-    return lambda world, job: world.server.denied.update(pairs)
+    """Take permissions, each a verb and a resource, of which "*" stands for all."""
+
+    def may(asked: dict) -> bool:
+        verb, resource = asked["verb"], asked["resource"]
+        return not {(verb, resource), ("*", resource), (verb, "*"), ("*", "*")} & {*pairs}
+
+    return api(may=may)
 
 
 def allow(world: World, _: str) -> None:
-    world.server.denied.clear()
+    world.server.may = lambda asked: True
 
 
-def api(**flags: bool) -> Act:
+def api(**values: object) -> Act:
+    """Set attributes of the API server."""
+
     def act(world: World, _: str) -> None:
-        for name, value in flags.items():
+        for name, value in values.items():
             setattr(world.server, name, value)
 
     return act
@@ -526,9 +538,19 @@ FAULTS = (
     NONE,
     # capacity
     Fault("all nodes are cordoned", cordon(*NODES), cordon(*NODES, cordoned=False)),
-    Fault("one node of two is cordoned", cordon("n1"), cordon("n1", cordoned=False)),
+    Fault(
+        "one node of two is cordoned",
+        cordon("n1"),
+        cordon("n1", cordoned=False),
+        on_kind="a node is cordoned",
+    ),
     Fault("all nodes are not ready", silent_nodes(True), silent_nodes(False)),
-    Fault("one node of two is gone", nodes_gone("n2"), all_nodes),
+    Fault(
+        "one node of two is gone",
+        nodes_gone("n2"),
+        all_nodes,
+        on_kind="a node is drained",
+    ),
     Fault("all nodes are gone", nodes_gone(*NODES), all_nodes),
     Fault("capacity is half of the need", small_node, all_nodes, lasts_s=300, changes=CAPACITY),
     Fault("a quota allows no pods", no_pods, no_quota, KUBERNETES),
@@ -608,7 +630,14 @@ FAULTS = (
         state=MISCONFIGURED,
     ),
     Fault("a job is idle for an hour", idle, changes=JOB),
-    Fault("a replica dies", replica_dies, replicas_live, RAY, changes=JOB),
+    Fault(
+        "a replica dies",
+        replica_dies,
+        replicas_live,
+        RAY,
+        changes=JOB,
+        on_kind="a model pod is killed",
+    ),
     # orders and settings
     Fault("an order names an unknown job", orders(UNKNOWN_JOB), orders(), order=UNKNOWN_JOB),
     Fault(
@@ -634,8 +663,21 @@ FAULTS = (
         changes=JOB,
         order={"replicas": 500},
     ),
-    Fault("an order is in force", order_for_job(5), orders(), changes=JOB, order={"replicas": 5}),
-    Fault("all jobs are frozen", freeze, thaw, freezes=True),
+    Fault(
+        "an order is in force",
+        order_for_job(5),
+        orders(),
+        changes=JOB,
+        order={"replicas": 5},
+        on_kind="an order fixes a service",
+    ),
+    Fault(
+        "all jobs are frozen",
+        freeze,
+        thaw,
+        freezes=True,
+        on_kind="a service is frozen",
+    ),
     Fault(
         "all jobs are frozen, and all controllers are killed",
         together(freeze, pass_seconds(2.0), kill_all),
@@ -736,6 +778,7 @@ FAULTS = (
         changes=DATA,
         reported=("observe", "apply"),
         ends_leader=True,
+        on_kind="permissions are taken and given back",
     ),
     Fault("the API server is silent for 5 s", api(silent=True), api(silent=False), lasts_s=5),
     Fault(
@@ -746,6 +789,7 @@ FAULTS = (
         changes=DATA,
         reported=("observe", "apply"),
         ends_leader=True,
+        on_kind="the api server is away",
     ),
     Fault("watches end at once", api(ends_watches=True), api(ends_watches=False)),
     Fault("informers are stale", api(deaf=True), api(deaf=False), lasts_s=180, changes=DATA),
@@ -794,7 +838,11 @@ FAULTS = (
     Fault("reports are 30 s late", has(late_s=30.0), has(late_s=0.0), RAY, 180, DATA),
     Fault("reports are 90 s late", has(late_s=90.0), has(late_s=0.0), RAY, 180, DATA),
     # controllers and clocks
-    Fault("the leader is killed", kill_leader),
+    Fault(
+        "the leader is killed",
+        kill_leader,
+        on_kind="the leaders pod is killed",
+    ),
     Fault("the leader ends", terminate_leader),
     Fault("the leader is paused for 60 s", pause_leader(60.0), lasts_s=120, ends_leader=True),
     Fault("all controllers are killed", kill_all, lasts_s=120),

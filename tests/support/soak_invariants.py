@@ -49,6 +49,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from kube_things import FAROPLAN
 from soak_faults import (
     BELIEF,
     CAPACITY,
@@ -63,7 +64,7 @@ from soak_faults import (
     standing,
 )
 from soak_time import Process
-from soak_world import FAROPLAN, PLAN, RESTART_S, STARTED, TICK_S, End, World
+from soak_world import PLAN, RESTART_S, STARTED, TICK_S, End, World
 
 from faro_lib.protocol import CAPACITY as BY_CAPACITY
 from faro_ops.operate.loop.job_states import FINE
@@ -295,7 +296,7 @@ class Invariants:
                 since_s = end.at_s - self.start_s
                 self.note(world, f"{end.process.name} ended at {since_s:.0f} s: {end.how}")
         world.ends.clear()
-        calls = world.server.calls.get(int(now_s // 60) - 1, 0)
+        calls = world.calls.get(int(now_s // 60) - 1, 0)
         self.figures.most_calls = max(self.figures.most_calls, calls)
         if calls > CALLS * len(world.pods):
             self.note(world, f"{calls} calls of the API server in a minute")

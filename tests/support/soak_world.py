@@ -1,6 +1,6 @@
 """Three worlds in which controllers run: Deployments, Deployments with HPAs, and a RayService.
 
-Each has nodes, pods, an API server (soak_api.py), a known load, and one or two controllers, which
+Each has nodes, pods, an API server (kube_api.py), a known load, and one or two controllers, which
 are `faro run` with the options of the manifests, in virtual time (soak_time.py). Their HTTP
 requests to Prometheus or Ray are answered here. What becomes of the requests follows from the load
 and from the replicas that serve (soak_service.py), so the loop is closed. A controller that ends
@@ -18,18 +18,32 @@ import re
 import sys
 import tempfile
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import yaml
-from k8s_world import MARKED
-from kube_things import node, pod
+from fake_prometheus import FakePrometheus, Value
+from kube_api import KubeApi
+from kube_things import (
+    DEPLOYMENT,
+    FAROPLAN,
+    HPA,
+    LEASE,
+    NODE,
+    POD,
+    RAYSERVICE,
+    Kind,
+    hpa,
+    node,
+    pod,
+)
 from live_things import FakeRay
-from soak_api import FakeApi, FakeServer
 from soak_service import (
     QUANTILE,
     WELL,
@@ -48,6 +62,7 @@ from faro_ops.cli.app import exit_status
 from faro_ops.http import HttpClient, HttpError, HttpTimeout
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube import client
+from faro_ops.operate.kube.client import APPLY, JSON
 from faro_ops.operate.loop.job_states import JobStates
 from faro_ops.operate.rayserve.statistics import StatsAggregator
 
@@ -71,6 +86,8 @@ KNOW_FAILURES = ("a", "c", "d")
 APART = 10_007  # between the numbers of the requests of two jobs, so that their fates differ
 KEPT_S = 30 * 60  # for which it is remembered what became of requests
 NODES = ("n1", "n2")
+LATENCY_S = 0.005  # of a call of the API server
+RETRY_S = 0.5  # mean pause before a repeated call
 HPA_S = 15.0  # between the decisions of an HPA
 UTILISATION = 0.8  # at which it aims
 REPORTED_S = 3  # seconds between the reports of a replica of Ray Serve
@@ -78,16 +95,6 @@ PACKAGES = (
     faro_ops.cli,
     faro_ops.operate,
 )
-# (base, plural) of objects.
-NODE = "/api/v1", "nodes"
-POD = "/api/v1", "pods"
-QUOTA = "/api/v1", "resourcequotas"
-DEPLOYMENT = "/apis/apps/v1", "deployments"
-HPA = "/apis/autoscaling/v2", "horizontalpodautoscalers"
-LEASE = "/apis/coordination.k8s.io/v1", "leases"
-FAROPLAN = "/apis/autoscaling.faro/v1alpha1", "faroplans"
-CONFIGMAP = "/api/v1", "configmaps"
-RAYSERVICE = "/apis/ray.io/v1", "rayservices"
 QUERY = re.compile(rf"\b(requests|mean|tail|ongoing|{'|'.join(FAILURE_QUERIES)})_(\w+)\[(\d+)s\]")
 
 
@@ -161,6 +168,7 @@ class World:
     no_metrics : whether Prometheus, or the endpoint of the statistics, does not answer.
     ends : of controllers that ended by themselves, since the last look.
     boards : the board of job states of each process.
+    calls : of the API server, by virtual minute.
     commands : (job, process) of each `faro set` since the fault began.
     """
 
@@ -172,7 +180,8 @@ class World:
         self.virtual = virtual
         self.folder = folder
         self.sizes = sizes
-        self.server = FakeServer(virtual)
+        self.server = KubeApi(virtual)
+        self.calls: Counter[int] = Counter()
         self.jobs = tuple(sizes.rates)
         self.rows = self._rows()
         self.troubles: dict[str, Trouble] = {}
@@ -259,18 +268,16 @@ class World:
 
     # --- objects -------------------------------------------------------------------------------
 
-    def put(self, kind: tuple[str, str], thing: dict) -> dict:
-        return self.server.put(*kind, thing)
+    def put(self, kind: Kind, thing: dict) -> dict:
+        return self.server.put(kind, thing)
 
-    def find(self, kind: tuple[str, str], name: str, namespace: str = NAMESPACE) -> dict | None:
-        return self.server.find(*kind, name, namespace)
+    def find(self, kind: Kind, name: str, namespace: str = NAMESPACE) -> dict | None:
+        return self.server.find(kind, name, namespace)
 
-    def remove(self, kind: tuple[str, str], name: str, namespace: str = NAMESPACE) -> dict | None:
-        return self.server.remove(*kind, name, namespace)
+    def remove(self, kind: Kind, name: str, namespace: str = NAMESPACE) -> dict | None:
+        return self.server.remove(kind, name, namespace)
 
-    def change(
-        self, kind: tuple[str, str], name: str, namespace: str = NAMESPACE, **fields
-    ) -> None:
+    def change(self, kind: Kind, name: str, namespace: str = NAMESPACE, **fields) -> None:
         """Replace top-level fields of an object, if it exists."""
         if thing := self.find(kind, name, namespace):
             self.put(kind, thing | fields)
@@ -419,6 +426,7 @@ class DeploymentWorld(World):
         return ["--backend", "deployments", "--prometheus", "http://prometheus.test"]
 
     def furnish(self) -> None:
+        self.prometheus = MeasuredWorld(self)
         self.serial = 0
         for job in self.jobs:
             self.deploy(job, self.sizes.started)
@@ -444,8 +452,8 @@ class DeploymentWorld(World):
     # --- what the cluster does -----------------------------------------------------------------
 
     def reconcile(self) -> None:
-        nodes = {one["metadata"]["name"]: one for one in self.server.all(*NODE)}
-        pods = self.server.all(*POD)
+        nodes = {one["metadata"]["name"]: one for one in self.server.all(NODE)}
+        pods = self.server.all(POD)
         for one in pods:  # of nodes that are gone
             if one["spec"].get("nodeName", "n1") not in nodes:
                 self._remove_pod(one)
@@ -465,7 +473,7 @@ class DeploymentWorld(World):
         return (one.get("status") or {}).get("readyReplicas", 0)
 
     def pods_of(self, job: str) -> list[dict]:
-        return [one for one in self.server.all(*POD) if one["metadata"]["labels"].get("app") == job]
+        return [one for one in self.server.all(POD) if one["metadata"]["labels"].get("app") == job]
 
     def _remove_pod(self, one: dict) -> None:
         self.remove(POD, one["metadata"]["name"], one["metadata"]["namespace"])
@@ -486,7 +494,7 @@ class DeploymentWorld(World):
             self.put(POD, new)
 
     def _schedule(self, nodes: dict[str, dict]) -> None:
-        pods = self.server.all(*POD)
+        pods = self.server.all(POD)
         used = dict.fromkeys(nodes, 0.0)
         for one in pods:
             if place := one["spec"].get("nodeName"):
@@ -538,15 +546,7 @@ class DeploymentWorld(World):
         text = form["query"]
         if self.no_metrics or any(f"_{job}[" in text for job in self.slow):
             self.timeout(url, within_s)
-        first, last, step = (float(form[key]) for key in ("start", "end", "step"))
-        times_s = [first + n * step for n in range(round((last - first) / step) + 1)]
-        series = []
-        for query, place in MARKED.findall(text):
-            values = [[when, f"{self.value(query, when):g}"] for when in times_s]
-            series.append({"metric": {"faro_query": place}, "values": values})
-        if not series:  # vector(1)
-            series = [{"metric": {}, "values": [[when, "1"] for when in times_s]}]
-        return {"data": {"resultType": "matrix", "result": series}}
+        return self.prometheus.answer(form)
 
     def value(self, query: str, wall_s: float) -> float:
         """What a query has at a Unix time."""
@@ -570,6 +570,17 @@ class DeploymentWorld(World):
         return latency_s.mean() if what == "mean" else np.quantile(latency_s, QUANTILE)
 
 
+class MeasuredWorld(FakePrometheus):
+    """The Prometheus of a world."""
+
+    def __init__(self, world: DeploymentWorld):
+        super().__init__()
+        self._world = world
+
+    def of(self, query: str) -> list[Value]:
+        return [partial(self._world.value, query)]
+
+
 class CeilingWorld(DeploymentWorld):
     """Deployments whose HPAs choose the replicas, within bounds that Faro sets."""
 
@@ -587,10 +598,7 @@ class CeilingWorld(DeploymentWorld):
 
     def autoscaler(self, job: str, low: int, high: int) -> None:
         """Create or replace a job's HPA."""
-        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": job}
-        meta = {"name": job, "namespace": NAMESPACE}
-        spec = {"scaleTargetRef": target, "minReplicas": low, "maxReplicas": high}
-        self.put(HPA, {"metadata": meta, "spec": spec})
+        self.put(HPA, hpa(job, low, high))
 
     def asked(self) -> dict[str, Any]:
         found = {job: self.find(HPA, job) for job in self.jobs}
@@ -753,6 +761,59 @@ def accepts(one: dict, spec: dict) -> bool:
     return fits and is_ready(one) and not one["spec"].get("unschedulable")
 
 
+# --- the API server, in virtual time --------------------------------------------------------------
+
+
+class SlowApi:
+    """A connection to a KubeApi, each call of which takes virtual time; as `kube.client.Api`."""
+
+    namespace = "default"
+
+    def __init__(
+        self, server: KubeApi, calls: Counter[int], *, retries: int = 4, timeout_s: float = 5.0
+    ):
+        self._server = server
+        self._calls = calls
+        self._retries = retries
+        self._timeout_s = timeout_s
+
+    @property
+    def host(self) -> str:
+        return self._server.host
+
+    def get(self, path: str, **query: Any) -> dict:
+        return self.send("GET", path, **query)
+
+    def send(
+        self, method: str, path: str, body: dict | None = None, *, kind: str = JSON, **query: Any
+    ) -> dict:
+        self._reach()
+        return self._server.answer(method, path, body, kind, query)
+
+    def apply(self, path: str, manifest: dict, **query: Any) -> dict:
+        return self.send("PATCH", path, manifest, kind=APPLY, **query)
+
+    def lines(self, path: str, silence_s: float, **query: Any) -> Iterator[dict]:
+        self._reach()
+        yield from self._server.events(path, query, silence_s)
+
+    def _reach(self) -> None:
+        """Take the time of a call; ApiError if the server is silent during all attempts."""
+        virtual, server = self._server.clock, self._server
+        task = virtual.task
+        if task is not None and task.process.dead:
+            raise Killed
+        for attempt in range(self._retries + 1):
+            self._calls[int(virtual.now_s // 60)] += 1
+            virtual.sleep(LATENCY_S)
+            if not server.silent:
+                return
+            virtual.sleep(self._timeout_s)
+            if attempt < self._retries:
+                virtual.sleep(RETRY_S)
+        raise client.ApiError(0, f"{self.host} cannot be reached: ReadTimeoutError")
+
+
 # --- how a world is put in place of the real one --------------------------------------------------
 
 
@@ -813,8 +874,8 @@ def in_world(
         if task:  # the first one of a process is the controller's
             boards.setdefault(task.process, board)
 
-    def connect(*_: Any, **options: Any) -> FakeApi:
-        return FakeApi(held_server[0], **options)
+    def connect(*_: Any, **options: Any) -> SlowApi:
+        return SlowApi(held_server[0], held_server[2], **options)
 
     def request(
         http: HttpClient,
@@ -834,7 +895,7 @@ def in_world(
 
     class Named(WORLDS[kind]):  # type: ignore[name-defined,misc]
         def furnish(self) -> None:
-            held_server[:] = [self.server, self.http]
+            held_server[:] = [self.server, self.http, self.calls]
             super().furnish()
 
     with contextlib.ExitStack() as stack:
