@@ -593,7 +593,7 @@ def test_the_hash_of_the_library_covers_the_code_that_decides_scores():
     assert {path.parts[0] for path in hashed} == {"faro_lib", "faro_ops"}
     assert ROOT / "faro_lib/simulate/run.py" in library_files()
     arena = [path for path in hashed if path.parts[0] == "faro_ops"]
-    assert {path.parts[1] for path in arena} == {"arena"}
+    assert {path.parts[1:3] for path in arena} == {("advise", "arena")}
     for path in arena:
         imported = re.findall(
             r"^\s*(?:from|import) (faro_ops[\w.]*)", (ROOT / path).read_text(), re.M
