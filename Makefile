@@ -50,7 +50,7 @@ PACKAGES = faro_lib faro_ops studies workflow/faro_pipeline
 TOGETHER = --dist=loadfile --no-loadscope-reorder
 WORKERS = -n logical --maxprocesses=4 $(TOGETHER)
 # The notebooks that `make test` runs. The others take longer than these; `make test-all` runs all.
-QUICK = $(patsubst %,notebooks/%.ipynb,exercises/1_objective 00_tour 10_traces 20_queueing 35_forecasters 50_simulation 75_days 80_live 81_kubernetes 86_arena 90_figures)
+QUICK = $(patsubst %,notebooks/%.ipynb,exercises/1_objective 00_tour 10_traces 80_live 81_kubernetes)
 # Two processes more than cores, but at most four, because some tests wait for time-outs.
 MORE = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 2))")
 FAST = -n $(MORE) $(TOGETHER) --doctest-modules --nbval-lax $(PACKAGES) tests $(QUICK) -m "not slow and not live and not k8s and not scale_out and not study"

@@ -416,7 +416,7 @@ class TestServeSpecs:
 def test_nothing_private_of_ray_is_used_and_nothing_in_it_is_patched():
     from pathlib import Path
 
-    live = Path(__file__).parents[2] / "faro_ops" / "rayserve"
+    live = Path(__file__).parents[2] / "faro_ops" / "operate" / "rayserve"
     texts = {path.name: path.read_text() for path in live.glob("*.py")}
     assert len(texts) > 10
     for name, text in texts.items():

@@ -15,11 +15,13 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from checkouts import ROOT, reader_checkout, surroundings, typed
 from faro_pipeline.check import needed_gb
 from faro_pipeline.settings import Config
+from waiting import until
 
 from faro_ops.journal.reading import arrivals, read
 
@@ -149,18 +151,19 @@ def test_the_lab_of_the_readme_opens_the_notebooks(folder):
     log = folder / "lab.log"
     running = started(LAB, folder, log)
     try:
-        until = time.monotonic() + 120
-        while not (
-            found := re.search(r"(http://127\.0\.0\.1:\d+)/lab\S*\?token=(\w+)", log.read_text())
-        ):
+
+        def names() -> set[str]:
+            """The notebooks that the lab lists; it says its address before it answers there."""
             assert running.poll() is None, log.read_text()
-            assert time.monotonic() < until, log.read_text()
-            time.sleep(0.2)
-        with urllib.request.urlopen(
-            f"{found[1]}/api/contents/notebooks?token={found[2]}", timeout=60
-        ) as answer:
-            names = {entry["name"] for entry in json.load(answer)["content"]}
-        assert "00_tour.ipynb" in names
+            address = re.compile(r"(http://127\.0\.0\.1:\d+)/lab\S*\?token=(\w+)")
+            found = address.search(log.read_text())
+            if not found:
+                return set()
+            listing = f"{found[1]}/api/contents/notebooks?token={found[2]}"
+            with urllib.request.urlopen(listing, timeout=60) as answer:
+                return {entry["name"] for entry in json.load(answer)["content"]}
+
+        assert "00_tour.ipynb" in until(names, what=log.read_text, passing=(URLError,))
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+import faro_ops
 from faro_ops.http import HttpClient
 from faro_ops.operate.rayserve.deploy import START_TIMEOUT_S
 
@@ -233,7 +234,7 @@ def _environment(ports: Mapping[str, int], folder: Path, token: str) -> dict[str
         ours.pop(name, None)
     ours |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     ours |= {name: str(ports[name]) for name in PORT_VARIABLES}
-    repository = str(Path(__file__).parents[2])
+    repository = str(Path(faro_ops.__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
     first_port = 20_000 + secrets.randbelow(40) * REPLICA_PORTS
     return ours | {
