@@ -162,7 +162,10 @@ class Invariants:
 
     twin : None in the twin itself.
     troubled : the jobs that faults befall; the others are bystanders.
+    gap_s : longest time between ticks.
     """
+
+    gap_s = GAP_S
 
     def __init__(self, twin: Twin | None, troubled: tuple[str, ...] = TROUBLED):
         self.twin = twin
@@ -341,7 +344,7 @@ class Invariants:
         fault, now_s = self.fault, world.clock.now_s
         if fault and (fault.ends_leader or fault.stops_ticks):
             self.ticked_s = max(self.ticked_s, min(now_s, self.began_s + fault.lasts_s))
-        if now_s - max(self.ticked_s, self.start_s) > GAP_S:
+        if now_s - max(self.ticked_s, self.start_s) > self.gap_s:
             self.note(world, f"no tick for {now_s - self.ticked_s:.0f} s")
 
     def _needed(self, world: World, job: str) -> int:
@@ -487,9 +490,22 @@ class Invariants:
         since_start_s = world.clock.now_s - max(halfway_s, self.began_s)
         known = fault.state != FAILING or world.knows_failures(self.job)
         if fault.state and known and since_start_s > self._state_s(fault):
-            self._state(world, fault)
+            self.figures.checks += 1
+            self._note_all(world, self._unseen_state(world, fault))
         if fault.order and since_s > ORDER_S:
-            self._order(world, said, fault.order)
+            self.figures.checks += 1
+            self._note_all(world, self._unseen_order(world, said, fault.order))
+
+    def _note_all(self, world: World, lines: list[str]) -> None:
+        for line in lines:
+            self.note(world, line)
+
+    def unseen(self, world: World) -> list[str]:
+        """What must be seen of the fault, and is not."""
+        fault = self.fault
+        assert fault
+        of_state = self._unseen_state(world, fault) if fault.state else []
+        return of_state + (self._unseen_order(world, (), fault.order) if fault.order else [])
 
     def slow_fall(self, world: World, before: np.ndarray, after: np.ndarray) -> None:
         """At most a share of the replicas is removed within a minute, also by two leaders."""
@@ -533,27 +549,26 @@ class Invariants:
             return FAILING_S
         return GAP_S if fault.name.startswith("controllers start") else STATE_S
 
-    def _state(self, world: World, fault: Fault) -> None:
+    def _unseen_state(self, world: World, fault: Fault) -> list[str]:
         board = world.board()
         if board is None:
-            return
-        self.figures.checks += 1
+            return []
         state = board.of(self.job)
         if state.state != fault.state:
-            self.note(world, f"{self.job} is {state.state}, not {fault.state} on the board")
-        elif not state.reason or "\n" in state.reason:
-            self.note(world, f"the state of {self.job} has no reason of one line")
+            return [f"{self.job} is {state.state}, not {fault.state} on the board"]
+        if not state.reason or "\n" in state.reason:
+            return [f"the state of {self.job} has no reason of one line"]
+        return []
 
-    def _order(self, world: World, said: Iterable[str], order: dict) -> None:
-        self.figures.checks += 1
+    def _unseen_order(self, world: World, said: Iterable[str], order: dict) -> list[str]:
         job = order.get("job", self.job)
         wanted = order.get("replicas")
         bad = "load" in order or "until" in order
         if job in world.jobs and not bad and world.targets()[job] == wanted:
-            return
+            return []
         if self._is_named(world, said, job):
-            return
-        self.note(world, f"the order of {job} is neither in force nor named as not")
+            return []
+        return [f"the order of {job} is neither in force nor named as not"]
 
     def _is_named(self, world: World, said: Iterable[str], job: str) -> bool:
         """Whether anything that an operator sees says why the order of the job is not in force."""

@@ -104,6 +104,7 @@ class Sizes:
 
     cores : of each node, or Ray worker.
     rates : mean requests per second by job, around which they swing.
+    slo_s : of each job.
     minimum, started : replicas of each job at least, and at the start.
     ordered : the job with a standing order; "" if there is none.
     """
@@ -111,6 +112,7 @@ class Sizes:
     cores: int = CORES
     rates: Mapping[str, float] = field(default_factory=RATES.copy)
     service_s: float = SERVICE_S
+    slo_s: float = SLO_S
     swing: float = SWING
     minimum: int = MINIMUM
     started: int = STARTED
@@ -118,7 +120,7 @@ class Sizes:
 
     @property
     def service(self) -> Service:
-        return Service(self.service_s, SLO_S)
+        return Service(self.service_s, self.slo_s)
 
     def load(self, job: str, now_s: float) -> float:
         """Requests of a job from time 0 to `now_s` (monotonic): a slow wave around its mean."""
@@ -786,7 +788,7 @@ WORLDS = {one.name: one for one in (DeploymentWorld, CeilingWorld, RayWorld)}
 def common_row(job: str, sizes: Sizes) -> dict:
     return {
         "job": job,
-        "slo_s": SLO_S,
+        "slo_s": sizes.slo_s,
         "service_time_s": sizes.service_s,
         "cold_start_s": COLD_START_S,
         "min_replicas": sizes.minimum,
