@@ -460,9 +460,9 @@ def found_at(api: Any, path: str) -> dict | None:
 
 
 def as_pod(one: dict) -> Pod:
-    """A pod of a controller as the soak knows it. The number of its process is that of the pod."""
-    meta = one["metadata"]
-    return Pod(meta["name"], Path(), Process(meta["name"], zlib.crc32(meta["uid"].encode())))
+    """A pod of a controller as the soak knows it; its name gives its process a number."""
+    name = one["metadata"]["name"]
+    return Pod(name, Path(), Process(name, zlib.crc32(name.encode())))
 
 
 def counted_in(samples: list, since_s: float) -> float:
