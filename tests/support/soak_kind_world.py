@@ -33,6 +33,7 @@ from k8s_world import (
     apply,
     cordon,
     docker,
+    gateway,
     until,
     without_api_server,
     workers,
@@ -164,9 +165,8 @@ class KindWorld(ModelWorld):
         self.begin()
         super().__init__(folder, NAMES, QUOTA)
         self.nodes = dict(zip(NODES, workers(self.api)))
-        gateway = json.loads(docker("network", "inspect", "kind"))[0]["IPAM"]["Config"][0]
         answer = Proxy(self, prometheus.url).answer
-        self.proxy = self._held.enter_context(http_server.serving(answer, gateway["Gateway"])).url
+        self.proxy = self._held.enter_context(http_server.serving(answer, gateway())).url
         room = CORES * QUOTA + CONTROLLER_CORES
         spec = {"hard": {"requests.cpu": f"{room:.2f}"}}
         apply(self.api, self.named("ResourceQuota", "models", spec=spec))
