@@ -420,6 +420,22 @@ def test_the_watcher_knows_when_a_pod_began_to_leave_and_when_it_was_gone(world)
     assert watcher.lives["a-1"].leaves_s <= left_s
 
 
+def test_a_pod_of_a_node_that_stops_and_returns_has_two_lives(world):
+    meta = {"name": "a-1", "namespace": "soak", "labels": {"app": "a"}}
+    world.api.put(POD, {"metadata": meta, "spec": {"nodeName": "n1"}})
+    with mock.patch.object(soak_kind_requests, "connect", return_value=world.api):
+        watcher = Watcher()
+    watcher.namespace = "soak"
+    watcher.look_at_pods()
+    watcher.leave("n1")
+    watcher.returns("n1")
+    watcher.look_at_pods()
+    before, after = watcher.all_lives()
+    assert before.leaves_s <= before.gone_s < math.inf
+    assert after.pod == before.pod
+    assert math.isinf(after.leaves_s)
+
+
 def test_a_fault_that_fails_is_noted_and_the_hour_goes_on(world):
     def befall(_, checked, fault, job):
         assert fault is NONE, "the node does not come back"

@@ -258,7 +258,7 @@ class Invariants:
             self.trials[self.job].ended_s = world.clock.now_s
         if fault and fault.reported and not {*fault.reported} & {*+self.reasons}:
             self.note(world, f"no failure {' or '.join(fault.reported)!r} was counted")
-        ordered = {order.get("job") for order in world.orders()}
+        ordered = {order.get("job") for order in world.orders()} if world.commands else set()
         for job, command in world.commands:
             if command.ended == "done" and job not in ordered:
                 self.note(world, f"`faro set {job}` said that it is set, and it is not")

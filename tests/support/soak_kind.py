@@ -95,7 +95,9 @@ class KindInvariants(Invariants):
 
     def end(self, world: KindWorld) -> None:
         """Wait until the fault is seen, and check what was counted."""
-        world.wait(lambda: not self.unseen(world), WHOLE_S, "the fault is seen")
+        assert self.fault
+        if self.fault.state or self.fault.order:
+            world.wait(lambda: not self.unseen(world), WHOLE_S, "the fault is seen")
         self.reasons.update(world.failures(world.clock.now_s - self.began_s))
         super().end(world)
         for one, until_s in self.of_itself_until_s.items():
@@ -227,7 +229,7 @@ def run(minutes: float, folder: Path, seed: int = 0, names: tuple[str, ...] = ()
         elsewhere.api.send("DELETE", path, gracePeriodSeconds="0")
     counts = [one for one in lines if "sent" in one]
     failures = [one for one in lines if "status" in one and one["at"] >= began_s]
-    lost = attributed(failures, watcher.lives.values(), events, began_s)
+    lost = attributed(failures, watcher.all_lives(), events, began_s)
     for event in events:
         cost(event, counts, lost, checked.looks, began_s)
     broken += [*checked.figures.broken, *problems(events, lost)]

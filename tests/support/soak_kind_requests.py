@@ -252,6 +252,7 @@ class Watcher:
     def __init__(self) -> None:
         self.namespace = ""
         self.lives: dict[str, Life] = {}
+        self.former: list[Life] = []  # those of pods that have started again since
         # A connection of its own, without retries, so that a look that fails is over soon.
         self._api = connect(retries=0, timeout_s=2.0)
 
@@ -287,7 +288,7 @@ class Watcher:
             life.node = pod["spec"].get("nodeName", "")
             if meta.get("deletionTimestamp"):
                 life.leaves_s = min(life.leaves_s, now_s)
-        for name, life in self.lives.items():
+        for name, life in list(self.lives.items()):
             if name not in seen and math.isinf(life.gone_s):
                 life.gone_s = now_s
                 # A pod that is killed at once is never seen to leave.
@@ -299,9 +300,19 @@ class Watcher:
 
     def leave(self, node: str) -> None:
         """Note that a node is about to stop, with its pods."""
-        for life in self.lives.values():
+        for life in list(self.lives.values()):
             if life.node == node and math.isinf(life.gone_s):
                 self.leaves(life.pod)
+
+    def returns(self, node: str) -> None:
+        """Note that a node is ready again, and that its pods start again."""
+        for life in list(self.lives.values()):
+            if life.node == node and math.isfinite(life.leaves_s) and math.isinf(life.gone_s):
+                life.gone_s = time.time()
+                self.former.append(self.lives.pop(life.pod))
+
+    def all_lives(self) -> list[Life]:
+        return [*self.former, *self.lives.values()]
 
 
 def load_image() -> None:

@@ -446,6 +446,7 @@ class KindWorld(ModelWorld):
         for node in self.nodes.values():
             self.wait(lambda node=node: node_is_ready(self.api, node), WHOLE_S, f"{node} is ready")
             cordon(self.api, node, False)
+            self.watcher.returns(node)
         self.wait(self.is_whole, WHOLE_S, "all replicas serve again")
 
 
