@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from faro_ops.cli.shared import Address, ServeAddress, option, say
+from faro_ops.cli.shared import Address, ServeAddress, option
+from faro_ops.log import say
 
 
 def profile(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_ops.cli import shared
-from faro_ops.cli.shared import milliseconds, option, say, text_table
+from faro_ops.cli.shared import milliseconds, option, text_table
+from faro_ops.log import say
 
 if TYPE_CHECKING:
     from faro_lib.simulate import ServingModel

@@ -53,8 +53,8 @@ def _decisions(
     journal: str, policy: str, history: str | None, forecaster: str, learning: bool
 ) -> Iterator[tuple[Header, Step, Step]]:
     """Yield for every recorded tick: the journal's header, the recorded step, that of `policy`."""
-    from faro_ops.cli.model import Source, at_time_of_day, context_of, policy_of
     from faro_ops.journal.reading import parts
+    from faro_ops.operate.controller.model import Source, at_time_of_day, context_of, policy_of
     from faro_ops.operate.limits.pacing import paced
     from faro_ops.operate.memory import resume
     from faro_ops.operate.memory.overrides import Settings

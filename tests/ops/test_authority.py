@@ -21,7 +21,6 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import load_workload
 from faro_ops import cli
-from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.journal.reading import read
 from faro_ops.journal.writing import Journal
 from faro_ops.operate.limits.authority import (
@@ -45,6 +44,7 @@ from faro_ops.operate.limits.authority import (
 from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
 from faro_ops.operate.loop import loop
 from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.memory.earned import announcing, recorded_authority
 from faro_ops.operate.memory.resume import resume_run
 from faro_ops.protocol import AUTHORITY, LivePlan
 

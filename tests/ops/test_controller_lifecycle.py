@@ -16,8 +16,8 @@ from waiting import PATIENCE_S
 
 from faro_lib.control import GuardrailConfig, Memory
 from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
-from faro_ops.cli.controller import stopped_by_signals
 from faro_ops.journal import reading, writing
+from faro_ops.operate.controller.controller import stopped_by_signals
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import CLOCK, run

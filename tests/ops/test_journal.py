@@ -22,12 +22,12 @@ from faro_lib.workload.replicas import Batched
 from faro_ops.advise.audit.records import records_from_journal
 from faro_ops.advise.sources.load_history import history_from_journal
 from faro_ops.cli import main
-from faro_ops.cli.controller import changes_since, clock_of
 from faro_ops.journal import database, lines, pruning, writing
 from faro_ops.journal.database import day_files
 from faro_ops.journal.reading import newest, parts, parts_at, read, recorded
 from faro_ops.journal.ticks import Header, Trouble
 from faro_ops.journal.writing import Journal
+from faro_ops.operate.controller.controller import changes_since, clock_of
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.loop.loop import long_gap_s, run
 from faro_ops.operate.memory.overrides import Settings

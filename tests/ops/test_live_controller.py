@@ -27,8 +27,9 @@ from faro_lib.protocol import DRIFT_CORRECTED, FAILED, HOLD, MISSING
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
-from faro_ops.cli.controller import print_step, stopped_by_signals
+from faro_ops.cli.run import print_step
 from faro_ops.journal import reading, ticks, writing
+from faro_ops.operate.controller.controller import stopped_by_signals
 from faro_ops.operate.export.explanation import decision_at, explained
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.limits.pacing import paced

@@ -23,10 +23,10 @@ from faro_lib.control import GuardrailConfig
 from faro_lib.protocol import OVERRIDE
 from faro_lib.workload import Job, Traces
 from faro_ops import cli
-from faro_ops.cli import backends
-from faro_ops.cli import model as models
-from faro_ops.cli.controller import changes_since, clock_of
 from faro_ops.journal import reading, ticks, writing
+from faro_ops.operate.controller import backends
+from faro_ops.operate.controller import model as models
+from faro_ops.operate.controller.controller import changes_since, clock_of
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.kube.operate import NamespacedName
 from faro_ops.operate.loop import settings_change

@@ -27,9 +27,9 @@ from faro_lib.queueing.slower import Slower
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
-from faro_ops.cli.model import policy_of
 from faro_ops.journal import reading
 from faro_ops.journal.writing import Journal
+from faro_ops.operate.controller.model import policy_of
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.deployments import template_revision
 from faro_ops.operate.limits.authority import ADVISE, FULL, Authority, WithAuthority

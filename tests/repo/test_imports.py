@@ -47,6 +47,7 @@ ORDER = {
         *(
             "errors",
             "files",
+            "log",
             "jobs_table",
             "request_deadline",
             "http",

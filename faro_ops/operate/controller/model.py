@@ -21,8 +21,8 @@ from faro_lib.workload.log_traces import dispersed, dispersion_of, tell_bursts, 
 from faro_lib.workload.readers import read_csv
 from faro_lib.workload.request_log import TIME, is_request_log, read_request_log
 from faro_ops.advise.sources.load_history import exported_days, journal_days
-from faro_ops.cli.shared import say
 from faro_ops.errors import message_of
+from faro_ops.log import say
 from faro_ops.operate.loop.background import in_child, in_thread
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.expected import Event, expected
