@@ -161,8 +161,7 @@ def recommend(
 
 def _serving_model(dispatch: str) -> ServingModel:
     """The model with which requests are simulated: a live service, or that of the paper."""
-    from faro_lib.simulate import ServingModel
-    from faro_ops.advise.recommend.recommendation import LIVE
+    from faro_lib.simulate import LIVE, ServingModel
 
     return LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
 

@@ -27,7 +27,7 @@ from faro_ops.journal.database import day_files
 from faro_ops.journal.reading import newest, parts, parts_at, read, recorded
 from faro_ops.journal.ticks import Header, Trouble
 from faro_ops.journal.writing import Journal
-from faro_ops.operate.controller.controller import changes_since, clock_of
+from faro_ops.operate.controller.controller import changes_since, run_clock
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.loop.loop import long_gap_s, run
 from faro_ops.operate.memory.overrides import Settings
@@ -318,7 +318,7 @@ def ahead(path):
 def resumed(path):
     """(clock, changes, what is resumed) of a controller that starts with a journal."""
     with Journal(path) as journal:
-        clock = clock_of(journal, threading.Event())
+        clock = run_clock(journal, threading.Event())
         changes = changes_since(journal, Settings(JOBS, {}), GuardrailConfig(), clock)
         header = replace(HEADER, origin_s=clock.origin_s, start_s=clock.now_s, changes=changes)
         past = resume_run(journal, FairShare(), header, clock.now_s)
@@ -348,7 +348,7 @@ def test_after_the_clock_was_set_back_a_run_goes_on_with_another_time_0_and_one_
 def test_the_next_start_after_the_clock_was_set_back_continues_the_new_part(ahead):
     clock, _, _ = resumed(ahead)
     with Journal(ahead) as journal:
-        again = clock_of(journal, threading.Event())
+        again = run_clock(journal, threading.Event())
         assert again.origin_s == clock.origin_s
         assert changes_since(journal, Settings(JOBS, {}), GuardrailConfig(), again) == ()
 
@@ -363,14 +363,14 @@ def test_a_last_tick_that_is_less_than_a_tick_ahead_moves_no_time_0(path):
     origin_s = int(time.time()) - 10 * TICKS + 5
     write_ticks(path, header=replace(HEADER, origin_s=origin_s))
     with Journal(path) as journal:
-        assert clock_of(journal, threading.Event()).origin_s == origin_s
+        assert run_clock(journal, threading.Event()).origin_s == origin_s
 
 
 def test_a_guardrail_with_another_value_begins_a_part_and_is_named(path):
     write_ticks(path)
     guardrails = GuardrailConfig(max_scale_down=0.2)
     with Journal(path) as journal:
-        clock = clock_of(journal, threading.Event())
+        clock = run_clock(journal, threading.Event())
         (change,) = changes_since(journal, Settings(JOBS, {}), guardrails, clock)[-1:]
         assert change == "guardrail max_scale_down: None -> 0.2"
         with pytest.raises(ValueError, match="written by a run with other guardrails"):

@@ -26,7 +26,7 @@ from faro_ops import cli
 from faro_ops.journal import reading, ticks, writing
 from faro_ops.operate.controller import backends
 from faro_ops.operate.controller import model as models
-from faro_ops.operate.controller.controller import changes_since, clock_of
+from faro_ops.operate.controller.controller import changes_since, run_clock
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.kube.operate import NamespacedName
 from faro_ops.operate.loop import settings_change
@@ -218,7 +218,7 @@ class TestAJournalWithChanges:
         policy, guardrails = Wanting([1, 1]), GuardrailConfig("fair-share", max_scale_down=0.2)
         settings = Settings(JOBS, {})
         with writing.Journal(path) as opened:
-            clock = clock_of(opened, threading.Event())
+            clock = run_clock(opened, threading.Event())
             changes = changes_since(opened, settings, guardrails, clock)
             header = ticks.Header(policy.name, JOBS, guardrails, 10.0, True, changes=changes)
             assert resume_run(opened, policy, header).ticks is None
@@ -281,7 +281,7 @@ class TestAPartWithoutATick:
 
     def test_the_next_run_continues_its_clock_and_knows_what_has_changed(self, path):
         with writing.Journal(path) as opened:
-            clock = clock_of(opened, threading.Event())
+            clock = run_clock(opened, threading.Event())
             assert clock.origin_s == 1_700_000_000
             settings = Settings(self.CHANGED, {})
             assert changes_since(opened, settings, GuardrailConfig(), clock) == (

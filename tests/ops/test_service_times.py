@@ -29,7 +29,7 @@ from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.journal import reading
 from faro_ops.journal.writing import Journal
-from faro_ops.operate.controller.model import policy_of
+from faro_ops.operate.controller.model import named_policy
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.deployments import template_revision
 from faro_ops.operate.limits.authority import ADVISE, FULL, Authority, WithAuthority
@@ -62,7 +62,7 @@ def context():
 
 @pytest.fixture(scope="module")
 def faro(context):
-    return policy_of("Faro-Sum", context, learning=True)
+    return named_policy("Faro-Sum", context, learning=True)
 
 
 class Services:
@@ -113,12 +113,12 @@ def errors(memory) -> np.ndarray:
 
 
 def test_only_faro_policies_learn_and_none_with_learning_off(context):
-    assert policy_of("Faro-FairSum", context, learning=True).learner is not None
-    assert policy_of("Faro-Sum", context, learning=False).learner is None
-    assert policy_of("Faro-Sum", context, learning=True).name == "Faro-Sum", "as in old journals"
-    assert not hasattr(policy_of("AIAD", context, learning=True), "learner")
+    assert named_policy("Faro-FairSum", context, learning=True).learner is not None
+    assert named_policy("Faro-Sum", context, learning=False).learner is None
+    assert named_policy("Faro-Sum", context, learning=True).name == "Faro-Sum", "as in old journals"
+    assert not hasattr(named_policy("AIAD", context, learning=True), "learner")
     with pytest.raises(ValueError, match="learns service times; leave out --no-learning"):
-        policy_of("Faro-Sum-learning", context, learning=False)
+        named_policy("Faro-Sum-learning", context, learning=False)
 
 
 @pytest.mark.usefixtures("coarse_tables")
@@ -168,7 +168,7 @@ def test_a_slow_service_loses_no_authority_once_its_time_is_learned(context):
 
     def level(learning):
         earned = replace(Authority.none(3), level=np.full(3, float(FULL)))
-        faro = policy_of("Faro-Sum", context, learning)
+        faro = named_policy("Faro-Sum", context, learning)
         services = Services(slow)
         services.apply = lambda target, drop: None
         memory, _ = ticked(WithAuthority.of(faro, earned), services, minutes=90)
@@ -540,7 +540,7 @@ def test_a_run_without_learning_keeps_the_section_for_the_next_one(context, tmp_
     stored, _ = section
     store = JournalState(tmp_path / "j")
     store.write(RunState(1e9, "host", {}, {SECTION: stored}))
-    policy = policy_of("Faro-Sum", context, learning=False)
+    policy = named_policy("Faro-Sum", context, learning=False)
     kept = Surviving(store, writer="host")
     memory = kept.begin(Memory.start(policy, JOBS), JOBS, RunTime(1e9), 1630.0, -np.inf)
     memory, _ = ticked(policy, Services(), minutes=1, memory=memory)

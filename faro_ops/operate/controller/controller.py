@@ -189,7 +189,7 @@ class Controller:
             self.exporter.progress_deadline_s = STALLED_S + 5 * self.policy.tick_s
 
         self.journal = self._journal(resources)
-        self.clock = clock_of(self.journal, self.stop)
+        self.clock = run_clock(self.journal, self.stop)
         self.cluster_of = self._backend(resources)
         self.change: SettingsChange[Settings, SetUp] = SettingsChange(
             self.set_up, self.discard, self.on_rejected
@@ -386,7 +386,7 @@ class Controller:
         """
         forecaster = self.model.fitted_to(settings.jobs)
         context = models.context_of(settings, forecaster, self.options.capacity)
-        policy = models.policy_of(self.options.policy, context, self.options.learning)
+        policy = models.named_policy(self.options.policy, context, self.options.learning)
         if self.options.ceilings:
             predicting(policy)  # only such a policy can set bounds
         if self.options.tick_s is not None:
@@ -649,7 +649,7 @@ def stopped_by_signals(on_refit: Callable[[], object] | None) -> Iterator[thread
         stop.close()
 
 
-def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
+def run_clock(journal: Journal | None, stop: threading.Event) -> Clock:
     """The clock of the run recorded in the journal, or a new one.
 
     Time 0 of a new one was HISTORY_MINUTES ago: the run may use counts from up to HISTORY_MINUTES
