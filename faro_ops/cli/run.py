@@ -107,8 +107,8 @@ def run(
 
     SIGTERM or Ctrl-C stops the loop; the replicas then stay as they are.
     """
-    from faro_lib.control import GuardrailConfig
     from faro_ops.operate.controller.controller import Controller, RunOptions
+    from faro_ops.protocol import LiveGuardrails
 
     show = partial(printing, apply)
     if watch:
@@ -131,7 +131,7 @@ def run(
         journal=journal,
         tick_s=tick,
         capacity=capacity,
-        guardrails=GuardrailConfig(
+        guardrails=LiveGuardrails(
             fail_mode=fail_mode,
             max_scaling_actions=max_scaling_actions,
             stale_after_s=stale_after,

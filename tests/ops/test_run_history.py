@@ -11,7 +11,7 @@ from live_things import Wanting
 from observations import observed
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig, Step
+from faro_lib.control import Step
 from faro_lib.policies import PolicyContext, make
 from faro_lib.protocol import hold
 from faro_lib.workload import Job, Traces
@@ -20,6 +20,7 @@ from faro_ops.operate.controller.model import Source, at_time_of_day, context_of
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.memory.overrides import Settings
+from faro_ops.protocol import LiveGuardrails
 from faro_ops.recorded_days import exported_days, journal_days
 
 JOBS = (Job("a"),)
@@ -115,7 +116,7 @@ def test_days_before_the_clocks_changed_are_learnt_by_the_local_time_of_day(
         path = tmp_path / "journal"
         with writing.Journal(path) as written:
             origin_s = int(end_s) - 60 * minutes
-            header = ticks.Header("x", JOBS, GuardrailConfig(), 60.0, True, origin_s=origin_s)
+            header = ticks.Header("x", JOBS, LiveGuardrails(), 60.0, True, origin_s=origin_s)
             written.begin(header)
             for minute in range(15, minutes + 1, 15):
                 seen = observed(

@@ -17,7 +17,7 @@ from kube_things import DEPLOYMENT
 from observations import observed
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import Memory
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.learning import Learned, Learner
 from faro_lib.policies.raised import Raised
@@ -44,13 +44,14 @@ from faro_ops.operate.memory import resume
 from faro_ops.operate.memory.run_state import JournalState, RunState
 from faro_ops.operate.rayserve.applications import listing_of
 from faro_ops.operate.rayserve.spec import ServeSpec
+from faro_ops.protocol import LiveGuardrails
 
 JOBS = tuple(
     Job(name, slo_s=1.0, service_time_s=0.2, service_scv=0.2, max_replicas=9, model="own")
     for name in "abc"
 )
 TRUTH = {"a": 1.5, "b": 1.0, "c": 0.8}
-CONFIG = GuardrailConfig()
+CONFIG = LiveGuardrails()
 MODEL = Formula("mgc")  # of `tuned` without a measured table
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faro_lib import protocol
-from faro_lib.control import GuardrailConfig, Step
+from faro_lib.control import Step
 from faro_lib.forecast import Forecaster
 from faro_lib.policies import Cluster, Policy
 from faro_lib.protocol import HISTORY_MINUTES
@@ -43,6 +43,7 @@ from faro_ops.operate.loop.startup import Check, Ensure, once, until_passed
 from faro_ops.operate.loop.surviving import Surviving
 from faro_ops.operate.memory.earned import announcing, recorded_authority
 from faro_ops.operate.memory.overrides import Settings, Watched
+from faro_ops.protocol import LiveGuardrails
 
 if TYPE_CHECKING:
     from faro_ops.operate.export.exporter import Exporter
@@ -81,7 +82,7 @@ class RunOptions:
     journal: str | None
     tick_s: float | None
     capacity: int | None
-    guardrails: GuardrailConfig
+    guardrails: LiveGuardrails
     metrics_port: int | None
     metrics_address: str
     seconds: float | None
@@ -581,7 +582,7 @@ def tell(listeners: Iterable[Listener], step: Step) -> None:
 
 
 def changes_since(
-    journal: Journal | None, settings: Settings, guardrails: GuardrailConfig, clock: Clock
+    journal: Journal | None, settings: Settings, guardrails: LiveGuardrails, clock: Clock
 ) -> tuple[str, ...]:
     """One line per change since the recorded run, if there is one.
 
@@ -594,7 +595,7 @@ def changes_since(
     if header.origin_s is not None and header.origin_s != clock.origin_s:
         moved = f"time 0 of the run moves from {_at(header.origin_s)} to {_at(clock.origin_s)}"
         lines.append(f"the clock was set back: {moved}, and the journal begins a new part")
-    for one in fields(GuardrailConfig):
+    for one in fields(LiveGuardrails):
         before, after = getattr(header.guardrails, one.name), getattr(guardrails, one.name)
         if before != after and one.name != "fixed":
             lines.append(f"guardrail {one.name}: {before} -> {after}")
