@@ -1,4 +1,4 @@
-"""The tables and pictures of docs/comparison.md, docs/index.md and README.md."""
+"""The tables and pictures of docs/comparison.md and README.md."""
 
 from __future__ import annotations
 
@@ -85,18 +85,11 @@ def strongest_rivals(losses: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return rivals.min(), rivals.idxmin().map(lambda name: NAMES.get(name, name))
 
 
-def headline(docs: str, summary: pd.DataFrame, limit: pd.DataFrame, shared: pd.DataFrame) -> str:
-    """The table of README.md and docs/index.md: lost utility by capacity.
-
-    shared : the runs of studies/sharing/run.py on the published day.
-    docs : the way from the page to docs/.
-    """
+def headline(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
+    """The table of README.md: lost utility by capacity."""
     ours = mean_losses(summary)
-    two = shared[(shared["policy"] == "Faro-Sum") & (shared["models"] == 2)]
-    sharing = "Faro-Sum, if each replica may hold two models"
     losses = {
         "Faro-Sum, which maximises the sum of the utilities": ours.loc["Faro-Sum"],
-        f"{sharing} ([sharing]({docs}sharing.md))": two.groupby("cores")[LOSS].mean(),
         "Faro-Sum, as published in the paper": published_by_policy(LOSS)["Faro-Sum (paper)"],
         "the strongest policy here that is not a variant of Faro": strongest_rivals(ours)[0],
         "the rule of the Kubernetes HPA, with its default target of 80 %": ours.loc["HPA"],
@@ -295,7 +288,6 @@ SUMMARY, LIMIT, ABLATION, STEPS, CURVE, SIZES, SOLVED = (
     f"data/published-run/{name}.csv"
     for name in ("summary", "limit", "ablation", "steps", "curve", "sizes", "solvers")
 )
-SHARED = "data/recorded-sharing/faro.csv"
 PAGE = "docs/comparison.md"
 PARTS = [
     Part(PAGE, "summary", [SUMMARY, LIMIT], finding),
@@ -307,10 +299,7 @@ PARTS = [
     Part(PAGE, "capacities", [CURVE], capacities),
     Part(PAGE, "larger clusters", [SIZES], larger),
     Part(PAGE, "solvers", [SOLVED], solvers),
-    *(
-        Part(first, "published workload", [SUMMARY, LIMIT, SHARED], partial(headline, docs))
-        for first, docs in (("README.md", "docs/"), ("docs/index.md", ""))
-    ),
+    Part("README.md", "published workload", [SUMMARY, LIMIT], headline),
 ]
 PICTURES = [
     Picture("docs/images/comparison.png", [SUMMARY, LIMIT], partial(comparison, SHOWN)),
