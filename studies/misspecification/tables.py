@@ -210,7 +210,7 @@ PARTS = [
     Part(PAGE, "scaling", ["data/recorded-misspecification/scaling.csv"], scaling_table),
     Part(PAGE, "live", [TRIALS], lambda folder: live_table(live_tables(folder))),
     Part(PAGE, "live finding", [TRIALS], lambda folder: live_finding(live_tables(folder))),
-    Part("docs/comparison.md", "finding", [RUNS], lambda runs: finding(published(runs))),
+    Part(PAGE, "finding", [RUNS], lambda runs: finding(published(runs))),
 ]
 PICTURES = [
     Picture("docs/images/misspecification.png", [RUNS], lambda runs: lost_by_world(published(runs)))
