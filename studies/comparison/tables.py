@@ -241,16 +241,21 @@ def capacities(curve: pd.DataFrame) -> str:
 
 
 def larger(sizes: pd.DataFrame) -> str:
-    """A row per cluster and policy of the runs with mixed models and with more jobs."""
+    """Two tables of lost utility, a row per cluster: mixed models, and more jobs."""
+    mixed = sizes[sizes["variant"] == "mixed"]
+    more = sizes[sizes["variant"].isin(["repeated", "shifted"])]
+    return "\n\n".join(map(losses_by_cluster, (mixed, more)))
+
+
+def losses_by_cluster(sizes: pd.DataFrame) -> str:
+    """A row per cluster, a column per policy."""
+    policies = list(sizes["system"].unique())
     rows = []
-    for row in sizes[sizes["variant"] != "ten traces"].itertuples():
-        lost = f"{row.lost_cluster_utility_mean:.2f}"
-        if row.trials > 1:
-            lost += f" ({row.lost_cluster_utility_std:.2f})"
-        rate = percent(row.slo_violation_rate_mean, 2)
-        rows.append((row.variant, row.jobs, row.replicas, row.system, row.trials, lost, rate))
-    heads = ["traces", "jobs", "cores", "policy", "trials", "lost utility", "SLO violations"]
-    return markdown_table(heads, rows)
+    for cluster, part in sizes.groupby(["variant", "jobs", "replicas"], sort=False):
+        losses = part.set_index("system")["lost_cluster_utility_mean"]
+        cells = [f"{losses[name]:.2f}" if name in losses else "-" for name in policies]
+        rows.append((*cluster, *cells))
+    return markdown_table(["traces", "jobs", "cores", *policies], rows)
 
 
 def solvers(answers: pd.DataFrame) -> str:
