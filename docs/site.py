@@ -100,10 +100,19 @@ def origin(path: Path) -> str:
     return "This notebook has not been executed, so it has no pictures."
 
 
+def on_page_markdown(markdown, **_):
+    """A page without links to files of the repository that are no pages, such as CONTRIBUTING."""
+    return unlinked(markdown)
+
+
 def first_page() -> str:
-    """README as a page of the site: its links begin in docs/, and files of no page are no links."""
-    text = (ROOT / "README.md").read_text().replace("](docs/", "](")
-    return re.sub(r"\[([^\]]+)\]\([A-Z]+\.md\)", r"\1", text)
+    """README as a page of the site: its links begin in docs/."""
+    return unlinked((ROOT / "README.md").read_text().replace("](docs/", "]("))
+
+
+def unlinked(text: str) -> str:
+    """The text without links to pages that lie outside of docs/."""
+    return re.sub(r"\[([^\]]+)\]\((?:\.\./[\w/]*)?[A-Z]+\.md(?:#[\w-]+)?\)", r"\1", text)
 
 
 def static(path: Path, note: str = "") -> str:

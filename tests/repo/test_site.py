@@ -38,6 +38,11 @@ def test_the_first_page_is_the_readme_with_links_into_the_site(hooks):
     assert "architecture.md" in inside
 
 
+def test_a_link_to_a_file_that_is_no_page_of_the_site_is_text_there(hooks):
+    text = "[a](../A.md#b), [c](C.md), [x](../data/README.md), [d](d.md#e)"
+    assert hooks.on_page_markdown(text, page=None) == "a, c, x, [d](d.md#e)"
+
+
 def of_site(link: str) -> str:
     """Folder of the repository in which a file of the site lies."""
     return "" if link.startswith("notebooks/") else "docs"
