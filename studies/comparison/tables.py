@@ -241,21 +241,29 @@ def capacities(curve: pd.DataFrame) -> str:
 
 
 def larger(sizes: pd.DataFrame) -> str:
-    """Two tables of lost utility, a row per cluster: mixed models, and more jobs."""
+    """Two tables of lost utility, a row per policy: mixed models, and more jobs."""
     mixed = sizes[sizes["variant"] == "mixed"]
     more = sizes[sizes["variant"].isin(["repeated", "shifted"])]
     return "\n\n".join(map(losses_by_cluster, (mixed, more)))
 
 
 def losses_by_cluster(sizes: pd.DataFrame) -> str:
-    """A row per cluster, a column per policy."""
-    policies = list(sizes["system"].unique())
-    rows = []
-    for cluster, part in sizes.groupby(["variant", "jobs", "replicas"], sort=False):
-        losses = part.set_index("system")["lost_cluster_utility_mean"]
-        cells = [f"{losses[name]:.2f}" if name in losses else "-" for name in policies]
-        rows.append((*cluster, *cells))
-    return markdown_table(["traces", "jobs", "cores", *policies], rows)
+    """A row per policy, a column per cluster."""
+    clusters = sizes.groupby(["variant", "jobs", "replicas"], sort=False)
+    of_cluster = {
+        f"{variant}, {jobs} jobs, {cores} cores": part.set_index("system")[
+            "lost_cluster_utility_mean"
+        ]
+        for (variant, jobs, cores), part in clusters
+    }
+    rows = [
+        (
+            name,
+            *(f"{losses[name]:.2f}" if name in losses else "-" for losses in of_cluster.values()),
+        )
+        for name in sizes["system"].unique()
+    ]
+    return markdown_table(["policy", *of_cluster], rows)
 
 
 def solvers(answers: pd.DataFrame) -> str:

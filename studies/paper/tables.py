@@ -16,7 +16,7 @@ from studies.tables.wording import markdown_table
 SUMMARY = "data/published-run/summary.csv"
 FARO = "Faro-Sum"
 EFFECTIVE = "lost_effective_utility_published"
-PENALTY = ("PenaltySum", "PenaltyFairSum")
+PENALTY = ("Faro-PenaltySum", "Faro-PenaltyFairSum")
 OTHERS = ("FairShare", "Oneshot", "AIAD", "MArk")
 
 
@@ -57,20 +57,16 @@ def headline(table: pd.DataFrame) -> str:
 
 
 def effective() -> str:
-    """A row for each objective with drops: lost effective utility, published and ours."""
+    """Lost effective utility of the objectives with drops, published and ours."""
     ours = means(EFFECTIVE)
     published = published_by_policy(EFFECTIVE)
     rows = []
-    for objective in PENALTY:
-        cells = [f"Faro-{objective}"]
+    for policy in PENALTY:
         for cores in CAPACITIES:
-            variant = f"Faro-{objective} (paper)", cores
-            of_cores = published[variant], ours[variant], ours[f"Faro-{objective}", cores]
-            cells += [f"{loss:.3f}" for loss in of_cores]
-        rows.append(cells)
-    heads = ["policy"]
-    for cores in CAPACITIES:
-        heads += [f"{cores} cores, published", "paper's variant", "ours"]
+            variant = f"{policy} (paper)", cores
+            losses = published[variant], ours[variant], ours[policy, cores]
+            rows.append((policy, cores, *(f"{loss:.3f}" for loss in losses)))
+    heads = ["policy", "cores", "published", "paper's variant", "ours"]
     return markdown_table(heads, rows, right=heads[1:])
 
 
