@@ -81,7 +81,7 @@ def each(drawings, fault):
 
 
 def test_every_figure_of_the_pipeline_is_drawn(drawings):
-    page = (ROOT / "docs" / "figures.md").read_text()
+    page = (ROOT / "docs" / "comparison.md").read_text()
     assert set(drawings) - {OF_A_PAGE} == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
 
 
