@@ -119,7 +119,7 @@ def policies_by_capacity(
     policies = list(dict.fromkeys(summary["policy"]))
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     rows, columns = len(measures), len(capacities)
-    size_in = (PAGE_IN, 0.3 + rows * (0.5 + 0.17 * len(policies)))
+    size_in = (PAGE_IN, 0.3 + rows * (0.65 + 0.17 * len(policies)))
     figure, axes = plt.subplots(rows, columns, figsize=size_in, sharey=True, squeeze=False)
     colours = [colour(policy) for policy in policies]
     hatches = [hatch_of(policy) for policy in policies]
@@ -238,10 +238,12 @@ def policy_timeline(
     if limit is not None:
         top.plot(_lost(limit, width), linewidth=1.0, label=common.CLAIRVOYANT, **common.LIMIT_LINE)
         bottom.plot(_cores(limit, jobs, width).iloc[:-1], linewidth=1.0, **common.LIMIT_LINE)
-    bottom.axhline(capacity, color="black", linestyle=":", linewidth=1.0)
+    dotted: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.0}
+    bottom.axhline(capacity, label="capacity", **dotted)
     top.set(ylabel=f"lost utility\n({width}-minute mean)")
     bottom.set(ylabel=f"cores in use\n({width}-minute mean)", xlabel="minute")
-    legend_above(figure, *top.get_legend_handles_labels())
+    of_panels = zip(top.get_legend_handles_labels(), bottom.get_legend_handles_labels())
+    legend_above(figure, *(above + below for above, below in of_panels), columns=6)
     return figure
 
 

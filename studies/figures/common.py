@@ -61,9 +61,23 @@ def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
         axis.errorbar(mean.index, mean, yerr=deviation, label=policy, **line)
 
 
+def scale_losses(axis: Axis, losses: pd.Series) -> None:
+    """Scale an axis of mean losses, logarithmic if they differ more than threefold.
+
+    The axis is linear from zero if they differ less, or if one is zero, which has no logarithm.
+    """
+    low, high = losses.min(), losses.max()
+    name = "xscale" if axis.axis_name == "x" else "yscale"
+    if high > 3 * low > 0:
+        axis.axes.set(**{name: "log"})
+        label_log_axis(axis, low, high)
+    else:
+        axis.set_view_interval(0, 1.05 * high, ignore=True)
+
+
 def label_log_axis(axis: Axis, low: float, high: float) -> None:
     """Label 1, 2 and 5 times the powers of ten from `low` to `high`; in a wide range the powers."""
-    steps = (1, 2, 5) if high < 30 * low else (1,)
+    steps = (1, 2, 5) if high < 100 * low else (1,)
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**exponent for exponent in exponents for step in steps]
     ticks = [tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]

@@ -72,10 +72,11 @@ def _palette(solvers: pd.Series) -> dict[str, str]:
 
 def utility_functions(utilities: pd.DataFrame) -> Figure:
     """Figure 4a: utility by latency. Columns latency_over_slo, utility, kind."""
-    figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.0))
+    figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     sns.lineplot(utilities, x="latency_over_slo", y="utility", hue="kind", style="kind", ax=axis)
     axis.set(xlabel="latency / SLO", ylabel="utility", ylim=(-0.03, 1.05))
-    axis.legend(title=None)
+    axis.get_legend().remove()
+    legend_above(figure, *axis.get_legend_handles_labels(), columns=2)
     return figure
 
 

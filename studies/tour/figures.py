@@ -244,7 +244,9 @@ def _map(axis: Axes, decision: Decision, all_numbers: bool = True) -> None:
     cells = decision.utility[:, 1:]
     extent = (0.5, cells.shape[1] + 0.5, len(cells), 0)
     axis.imshow(cells, aspect="auto", cmap="Blues", vmin=0, vmax=1, extent=extent)
+    # Not clipped, because half of an outline at the edge lies outside of the axes.
     outline: dict[str, Any] = {"fill": False, "edgecolor": "black", "linewidth": 1.8, "zorder": 3}
+    outline |= {"clip_on": False}
     for j, chosen in enumerate(decision.allocation.replicas):
         if chosen:
             axis.add_patch(Rectangle((chosen - 0.5, j), 1, 1, **outline))
