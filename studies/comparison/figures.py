@@ -230,11 +230,15 @@ def policy_timeline(
     # Window of the moving mean in minutes; longer for a long day, whose lines would otherwise blur
     # into bands.
     width = max(5, (int(running["minute"].max()) + 1) // 72)
-    for policy in distinguishable(minutes["policy"]):
+    shown = distinguishable(minutes["policy"])
+    between = max(1, running["minute"].nunique() // 8)  # minutes between two markers of a line
+    for n, (policy, marker) in enumerate(zip(shown, "os^Dvph")):
         lost = _lost(minutes[minutes["policy"] == policy], width)
         cores = _cores(running[running["policy"] == policy], jobs, width)
-        top.plot(lost, color=colour(policy), label=policy)
-        bottom.plot(cores, color=colour(policy))
+        line: dict[str, Any] = {"color": colour(policy), "marker": marker, "markersize": 3.5}
+        line["markevery"] = (n * between // len(shown), between)
+        top.plot(lost, label=policy, **line)
+        bottom.plot(cores, **line)
     if limit is not None:
         top.plot(_lost(limit, width), linewidth=1.0, label=common.CLAIRVOYANT, **common.LIMIT_LINE)
         bottom.plot(_cores(limit, jobs, width).iloc[:-1], linewidth=1.0, **common.LIMIT_LINE)

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from faro_lib.allocate import OBJECTIVES, Allocation, solve
-from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, PAGE_IN
+from faro_lib.figures.style import COLOURS, CYCLE, LIMIT, PAGE_IN
 from faro_lib.queueing import ModelLike
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload import Job
@@ -174,7 +174,7 @@ def forecast_caption(names: Sequence[str], paths: np.ndarray, actual: np.ndarray
 
 def row_as_curve(decision: Decision, job: int) -> Figure:
     """One row of the table: expected utility by replica count, with single sample paths behind."""
-    figure, axis = plt.subplots(figsize=(COLUMN_IN * 1.35, 2.5))
+    figure, axis = plt.subplots(figsize=(PAGE_IN, 2.3))
     _curve(axis, decision, job)
     return figure
 

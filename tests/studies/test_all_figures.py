@@ -180,13 +180,13 @@ def test_no_grid_line_or_bar_crosses_the_number_of_a_bar(drawings):
     assert not each(drawings, fault)
 
 
-def test_every_line_of_a_page_has_a_marker_or_a_dash_of_its_own(drawings):
+def test_every_line_of_a_page_has_a_marker_a_dash_or_a_width_of_its_own(drawings):
     def fault(drawing):
         if drawing.title not in OF_PAGES:
             return
         for axis in drawing.figure.axes:
             named = [one for one in axis.lines if not str(one.get_label()).startswith("_")]
-            looks = [(one.get_marker(), one.get_linestyle()) for one in named]
+            looks = [(one.get_marker(), one.get_linestyle(), one.get_linewidth()) for one in named]
             if len(set(looks)) < len(looks):
                 yield axis.get_title() or axis.get_ylabel(), looks
 

@@ -165,9 +165,8 @@ def test_a_roll_out_is_learned_within_ten_percent_in_ten_minutes(traces, context
 def test_the_marker_of_the_first_and_the_last_row_is_not_cut_and_no_part_of_the_axis_is_empty():
     """A few worlds, as notebook 67 draws by its defaults."""
     worlds, policies = ("as stated", "±40 %", "roll-out"), (ASSUMING, "HPA")
-    rows = [
-        (8, world, policy, loss) for world in worlds for policy, loss in zip(policies, (0.3, 4))
-    ]
+    losses = dict(zip(policies, (0.3, 4.0)))
+    rows = [(8, world, policy, losses[policy]) for world in worlds for policy in policies]
     columns = ["capacity_cores", "world", "policy", "lost_later"]
     figure = lost_by_world(pd.DataFrame(rows, columns=columns))
     (axis,) = figure.axes
