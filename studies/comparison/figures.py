@@ -246,8 +246,9 @@ def policy_timeline(
     bottom.axhline(capacity, label="capacity", **dotted)
     top.set(ylabel=f"lost utility\n({width}-minute mean)")
     bottom.set(ylabel=f"cores in use\n({width}-minute mean)", xlabel="minute")
-    of_panels = zip(top.get_legend_handles_labels(), bottom.get_legend_handles_labels())
-    legend_above(figure, *(above + below for above, below in of_panels), columns=6)
+    handles, labels = top.get_legend_handles_labels()
+    more_handles, more_labels = bottom.get_legend_handles_labels()
+    legend_above(figure, handles + more_handles, labels + more_labels, columns=6)
     return figure
 
 

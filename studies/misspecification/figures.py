@@ -42,7 +42,8 @@ def lost_by_world(runs: pd.DataFrame) -> Figure:
     axes[0][0].set_yticks(range(len(worlds)), worlds)
     # Half a row above and below, so that no marker is cut at the edge.
     axes[0][0].set_ylim(len(worlds) - 0.5, -0.5)
-    legend_above(figure, *axes[0][0].get_legend_handles_labels(), columns=3)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, columns=3)
     return figure
 
 
@@ -59,7 +60,7 @@ def _panel(axis: Axes, runs: pd.DataFrame, worlds: list[str], policies: list[str
             color=CYCLE[index % len(CYCLE)],
             label=policy,
         )
-    scale_losses(axis.xaxis, mean)
+    scale_losses(axis, "x", mean)
 
 
 def finding(runs: pd.DataFrame) -> str:

@@ -7,7 +7,8 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from faro_lib.figures.style import COLUMN_IN, PAGE_IN, legend_above
+from faro_lib.figures.style import COLUMN_IN, PAGE_IN
+from studies.figures.common import legend_out_of_the_panel
 from studies.figures.drawing import Drawing, Drawings
 
 
@@ -33,14 +34,12 @@ def draw(results: Path) -> Drawings:
 def half_against_exact(ratios: pd.DataFrame) -> Figure:
     """Plot `ratio` (half-wait latency / exact M/D/c latency) over `rho`, a line per `servers`."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.5))
-    ratios = ratios.assign(servers=ratios["servers"].astype(str))
+    ratios = ratios.assign(servers=ratios["servers"].astype(str) + " replicas")
     lines = {"hue": "servers", "style": "servers", "palette": "viridis"}
     sns.lineplot(ratios, x="rho", y="ratio", ax=axis, **lines)
     axis.axhline(1.0, color="black", linewidth=0.6)
     axis.set(xlabel="utilisation", ylabel="half M/M/c over exact M/D/c")
-    axis.get_legend().remove()
-    handles, labels = axis.get_legend_handles_labels()
-    legend_above(figure, handles, [f"{label} replicas" for label in labels], columns=3)
+    legend_out_of_the_panel(figure, axis, columns=3)
     return figure
 
 

@@ -99,7 +99,7 @@ def _lines(panels: dict[str, dict[str, pd.DataFrame]]) -> Figure:
         axis.set_xlabel("cores")
         axis.set_xticks(sorted(set().union(*(part["capacity_cores"] for part in series.values()))))
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    scale_losses(axes[0].yaxis, pd.concat(means))
+    scale_losses(axes[0], "y", pd.concat(means))
     axes[0].set_ylabel("lost cluster utility")
     return figure
 

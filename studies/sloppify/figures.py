@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import COLUMN_IN, PAGE_IN, colour, legend_above
+from studies.figures.common import legend_out_of_the_panel
 from studies.figures.drawing import Drawing, Drawings
 from studies.tables.wording import and_list
 
@@ -75,8 +76,7 @@ def utility_functions(utilities: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     sns.lineplot(utilities, x="latency_over_slo", y="utility", hue="kind", style="kind", ax=axis)
     axis.set(xlabel="latency / SLO", ylabel="utility", ylim=(-0.03, 1.05))
-    axis.get_legend().remove()
-    legend_above(figure, *axis.get_legend_handles_labels(), columns=2)
+    legend_out_of_the_panel(figure, axis, columns=2)
     return figure
 
 
