@@ -34,7 +34,8 @@ def draw(results: Path) -> Drawings:
 def half_against_exact(ratios: pd.DataFrame) -> Figure:
     """Plot `ratio` (half-wait latency / exact M/D/c latency) over `rho`, a line per `servers`."""
     figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.5))
-    ratios = ratios.assign(servers=ratios["servers"].astype(str) + " replicas")
+    names = {n: "1 replica" if n == 1 else f"{n} replicas" for n in ratios["servers"].unique()}
+    ratios = ratios.assign(servers=ratios["servers"].map(names))
     lines = {"hue": "servers", "style": "servers", "palette": "viridis"}
     sns.lineplot(ratios, x="rho", y="ratio", ax=axis, **lines)
     axis.axhline(1.0, color="black", linewidth=0.6)

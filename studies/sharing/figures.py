@@ -78,6 +78,8 @@ def _by_policy(runs: pd.DataFrame, models: int) -> dict[str, pd.DataFrame]:
 def _bars(panels: dict[str, dict[str, pd.DataFrame]], capacity: float) -> Figure:
     rows = max(len(series) for series in panels.values())
     figure, axes = plt.subplots(1, len(panels), figsize=(PAGE_IN, 0.7 + 0.2 * rows))
+    # Room between the numbers of a panel and the names of the next.
+    figure.set_layout_engine("constrained", w_pad=0.12)
     for axis, (title, series) in zip(axes, panels.items()):
         lost = pd.concat({name: part["lost_utility"] for name, part in series.items()})
         bar_rows(axis, lost, list(series), CYCLE[: len(series)])
