@@ -322,7 +322,7 @@ class TestFreezingAJobUnderItsAutoscaler:
             "faro",
             status={
                 "jobs": [
-                    {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "floorReplicas": 1}
+                    {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "requestedReplicas": 0}
                 ]
             },
         )

@@ -115,7 +115,7 @@ def errors(memory) -> np.ndarray:
 def test_only_faro_policies_learn_and_none_with_learning_off(context):
     assert policy_of("Faro-FairSum", context, learning=True).learner is not None
     assert policy_of("Faro-Sum", context, learning=False).learner is None
-    assert policy_of("Faro-Sum", context, learning=True).name == "Faro-Sum", "as in old journals"
+    assert policy_of("Faro-Sum", context, learning=True).name == "Faro-Sum"
     assert not hasattr(policy_of("AIAD", context, learning=True), "learner")
     with pytest.raises(ValueError, match="learns service times; leave out --no-learning"):
         policy_of("Faro-Sum-learning", context, learning=False)
