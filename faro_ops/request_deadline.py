@@ -32,7 +32,7 @@ class DeadlinePassed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Deadline:
+class _Deadline:
     """The end of a request, at `until_s` of the monotonic clock, and its total time `seconds`."""
 
     until_s: float
@@ -51,7 +51,7 @@ class Deadline:
         return left_s if timeout_s is None else min(timeout_s, left_s)
 
 
-_CURRENT: ContextVar[Deadline | None] = ContextVar("request_deadline", default=None)
+_CURRENT: ContextVar[_Deadline | None] = ContextVar("request_deadline", default=None)
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def deadline(seconds: float) -> Iterator[None]:
     A request that has not its complete answer `seconds` after the start of the context raises
     DeadlinePassed. An answer whose body is read after the context keeps its deadline.
     """
-    token = _CURRENT.set(Deadline(time.monotonic() + seconds, seconds))
+    token = _CURRENT.set(_Deadline(time.monotonic() + seconds, seconds))
     try:
         yield
     finally:
@@ -71,7 +71,7 @@ def deadline(seconds: float) -> Iterator[None]:
 class _TimedReader(io.RawIOBase):
     """Reads a socket; no wait is longer than the socket's time-out or what remains."""
 
-    def __init__(self, raw: io.RawIOBase, sock: Any, end: Deadline):
+    def __init__(self, raw: io.RawIOBase, sock: Any, end: _Deadline):
         self._raw, self._sock, self._end = raw, sock, end
         self._timeout_s = sock.gettimeout()
 

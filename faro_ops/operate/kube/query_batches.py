@@ -54,7 +54,7 @@ class Unanswered(Exception):
         self.by_query = by_query
 
 
-class Failed(NamedTuple):
+class LostBatch(NamedTuple):
     """A batch without an answer, and why; `by_query` as in Unanswered."""
 
     batch: list[Question]
@@ -91,7 +91,7 @@ class QueryBatches:
         lost = [one for one in failed if len(one.batch) == 1 or not one.by_query]
         divided = [one.batch for one in failed if one not in lost]
         if divided and not answers and not self._is_alive(until_s):
-            lost += [Failed(batch, "Prometheus answers no query", False) for batch in divided]
+            lost += [LostBatch(batch, "Prometheus answers no query", False) for batch in divided]
         else:
             alone, lost_alone = self._asked([[one] for batch in divided for one in batch], until_s)
             answers |= alone
@@ -104,14 +104,14 @@ class QueryBatches:
 
     def _asked(
         self, batches: list[list[Question]], until_s: float
-    ) -> tuple[dict[Key, Answer], list[Failed]]:
+    ) -> tuple[dict[Key, Answer], list[LostBatch]]:
         """The answers to batches, and the batches without one."""
         answers: dict[Key, Answer] = {}
         failed = []
         replies = self._threads.map(lambda batch: self._reply(batch, until_s), batches)
         for batch, reply in zip(batches, replies):
             if isinstance(reply, Unanswered):
-                failed.append(Failed(batch, str(reply), reply.by_query))
+                failed.append(LostBatch(batch, str(reply), reply.by_query))
             else:
                 answers |= reply
         return answers, failed
