@@ -47,15 +47,18 @@ ORDER = {
         *(
             "errors",
             "files",
+            "log",
             "jobs_table",
             "request_deadline",
             "http",
             "prometheus",
             "free_memory",
         ),
-        *("protocol", "journal", "operate", "advise", "cli"),
+        *("protocol", "journal", "recorded_days", "operate", "advise", "cli"),
     ],
 }
+# The rooms of `faro_ops.operate`, in the same order.
+ROOMS = ["memory", "limits", "loop", "rayserve", "kube", "export", "controller"]
 
 HEAVY = {
     *("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn"),
@@ -144,6 +147,33 @@ def test_a_package_imports_only_from_packages_before_it(place):
         for module, other in arrows(place)
         if place_of(other) == place
         if order.index(package_of(other)) > order.index(package_of(module))
+    ]
+    assert wrong == []
+
+
+def test_advice_and_operation_do_not_know_each_other():
+    rooms = {"advise", "operate"}
+    wrong = [
+        f"{module} imports {other}"
+        for module, other in arrows("faro_ops")
+        if {package_of(module), package_of(other)} == rooms
+    ]
+    assert wrong == []
+
+
+def room_of(module: str) -> str:
+    """The room of the operator's loop that has the module; "" for a common module of all rooms."""
+    room = [*module.split("."), "", ""][2]
+    return room if room in ROOMS else ""
+
+
+def test_a_room_of_the_operator_imports_only_from_rooms_before_it():
+    order = ["", *ROOMS]
+    wrong = [
+        f"{module} imports {other}"
+        for module, other in arrows("faro_ops")
+        if package_of(module) == package_of(other) == "operate"
+        if order.index(room_of(other)) > order.index(room_of(module))
     ]
     assert wrong == []
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.control import GUARDRAILS, GuardrailConfig, Memory, PolicyFailed, Step
+from faro_lib.control import Memory, PolicyFailed, Step
 from faro_lib.control.guardrails import Guard
 from faro_lib.control.loop import tick_times
 from faro_lib.forecast import Forecaster
@@ -30,18 +30,18 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.journal.ticks import Header, Trouble
 from faro_ops.journal.writing import Journal
-from faro_ops.operate.limits.brake import LiveMemory
+from faro_ops.operate.clock import Clock
+from faro_ops.operate.job_states import JobStates
 from faro_ops.operate.limits.held import loop_of, with_loop
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.job_reports import note_states, writer
-from faro_ops.operate.loop.job_states import JobStates
 from faro_ops.operate.loop.late_counts import Folded, lost_counts
+from faro_ops.operate.loop.live_memory import LiveMemory
 from faro_ops.operate.loop.renewal import renewed
-from faro_ops.operate.loop.scaling import NotScaled
+from faro_ops.operate.loop.resume import next_memory, resume_run
 from faro_ops.operate.loop.surviving import RunTime, Surviving
 from faro_ops.operate.loop.tick import Deadline, tick
-from faro_ops.operate.memory.resume import next_memory, resume_run
-from faro_ops.protocol import live_observation
+from faro_ops.operate.scaling import NotScaled
+from faro_ops.protocol import LIVE_GUARDRAILS, LiveGuardrails, live_observation
 
 # Reasons with which `on_failure` is called if something other than the policy fails.
 OBSERVE = "observe"
@@ -60,7 +60,7 @@ def run(
     jobs: tuple[Job, ...],
     until_s: float = np.inf,
     *,
-    guardrails: GuardrailConfig = GUARDRAILS,
+    guardrails: LiveGuardrails = LIVE_GUARDRAILS,
     apply: bool = True,
     journal: str | Path | Journal | None = None,
     clock: Clock | None = None,

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 
 from faro_lib import control
-from faro_lib.control import GuardrailConfig, Late, Memory, Step
+from faro_lib.control import Late, Memory, Step
 from faro_lib.control.guardrails import Guard, plausible
 from faro_lib.control.limits import LIMITS, Limit
 from faro_lib.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job
-from faro_ops.operate.limits.brake import Brake, LiveMemory, minima
+from faro_ops.operate.background import in_thread
+from faro_ops.operate.limits.brake import Brake, minima
 from faro_ops.operate.limits.fitting import with_fitting_orders
 from faro_ops.operate.limits.floors import old_floors, ordered_floors
 from faro_ops.operate.limits.held import decide_with_held, held_pools, jobs_of, with_jobs
 from faro_ops.operate.limits.placement import nodes
-from faro_ops.operate.loop.background import in_thread
+from faro_ops.operate.loop.live_memory import LiveMemory
 from faro_ops.operate.loop.service_times import after_rollouts, with_columns
-from faro_ops.protocol import LiveObservation, live_observation, live_plan
+from faro_ops.protocol import LiveGuardrails, LiveObservation, live_observation, live_plan
 
 
 class Deadline:
@@ -48,7 +49,7 @@ class Deadline:
 
 def tick(
     policy: Policy,
-    config: GuardrailConfig,
+    config: LiveGuardrails,
     jobs: tuple[Job, ...],
     memory: Memory,
     observation: Observation,
@@ -84,7 +85,7 @@ def tick(
 
 
 def live_limits(
-    config: GuardrailConfig, jobs: tuple[Job, ...], live: LiveMemory
+    config: LiveGuardrails, jobs: tuple[Job, ...], live: LiveMemory
 ) -> tuple[Limit, ...]:
     """The rules of a live loop: those of the library, then what nodes, HPAs and the brake limit.
 
@@ -114,7 +115,7 @@ def for_jobs(jobs: tuple[Job, ...], rule: Limit) -> Limit:
 
 
 def with_orders(
-    jobs: tuple[Job, ...], config: GuardrailConfig, guard: Guard, observation: LiveObservation
+    jobs: tuple[Job, ...], config: LiveGuardrails, guard: Guard, observation: LiveObservation
 ) -> tuple[Job, ...]:
     """The jobs, with each operator's order that fits as minimum and maximum replicas."""
     has_order = np.array([job.name in config.fixed for job in jobs])
