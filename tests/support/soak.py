@@ -5,7 +5,7 @@ the faults, `soak_invariants.py` what must hold, `soak_world.py` the worlds.
 
     python tests/support/soak.py --hours 24 --world kubernetes --seed 3
 
-prints the table of docs/reliability.md. `--fault NAME` has only this fault, and `--pending` those,
+prints a table of what happened. `--fault NAME` has only this fault, and `--pending` those,
 too, that the code is known not to survive (PENDING).
 """
 
@@ -155,7 +155,7 @@ def soak(
 
 
 def table(figures: Figures) -> str:
-    """The table of docs/reliability.md."""
+    """What happened, as a table."""
     rows = [
         ("ticks", f"{figures.ticks:,}"),
         ("faults", f"{sum(figures.faults.values()):,} of {len(figures.faults)} kinds"),
@@ -181,7 +181,7 @@ SEEDS_HEAD = """| world | seed | faults | kinds | hand-overs | ticks | checks | 
 
 
 def seed_row(world: str, seed: int, figures: Figures) -> str:
-    """A row of the table of seeds in docs/reliability.md."""
+    """A row of the table of seeds."""
     numbers = (
         seed,
         sum(figures.faults.values()),
