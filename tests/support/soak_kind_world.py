@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 sys.path.insert(0, str(Path(__file__).parent))
 import http_server
 from fake_prometheus import MARKED
-from faro_ops.operate.loop.job_states import FINE
+from faro_ops.operate.job_states import FINE
 from k8s_models import CORES, SERVICE_S, ModelWorld, Prometheus
 from k8s_ray import IMAGE
 from k8s_world import (
