@@ -47,5 +47,5 @@ k -n monitoring create configmap pod-targets --from-file="$HERE/pod_targets.py" 
 k -n monitoring rollout status deployment/prometheus --timeout 5m >/dev/null
 step "Prometheus at http://prometheus.monitoring:9090"
 k -n kube-system rollout status deployment/metrics-server --timeout 5m >/dev/null
-k wait --for condition=Available --timeout 2m apiservice/v1beta1.metrics.k8s.io >/dev/null
+k wait --for condition=Available --timeout 5m apiservice/v1beta1.metrics.k8s.io >/dev/null
 step "metrics-server $METRICS_SERVER"

@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.k8s, pytest.mark.fault]
 QUARTER = ("a=2 b=2", 4.0)  # what one worker of four cores leaves
 THIRD = ("a=2 b=2 c=2", 8.0)  # an equal share of eight cores
 AWAY_S = 60.0
+BRAKE_S = 4 * 60.0  # until half of eight replicas are removed, one a minute
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,13 @@ def faro(tmp_path_factory):
 
 
 def follows(faro, wanted) -> None:
-    """Wait until the plan follows capacity that stays away: a loss counts after a while."""
+    """Wait until the plan follows capacity that stays away.
+
+    A loss counts after a while, and the brake then removes one replica a minute.
+    """
     until(
         lambda: faro.targets() == wanted,
-        SHRINK_AFTER_S + FOLLOWED_S,
+        SHRINK_AFTER_S + BRAKE_S + FOLLOWED_S,
         lambda: f"the plan follows: {faro.plan()}",
     )
 
@@ -189,11 +193,13 @@ def test_a_worker_is_deleted_while_the_quota_has_no_room_for_another_one(faro):
             "apiVersion": "v1",
         }
         apply(faro.api, quota | {"spec": {"hard": {"pods": "4"}}})
-        faro.kill(faro.worker_away_from_the_head())
-        follows(faro, QUARTER)
-        time.sleep(15)
-        assert faro.targets() == QUARTER
-        faro.describe(("quota",))
+        try:
+            faro.kill(faro.worker_away_from_the_head())
+            follows(faro, QUARTER)
+            time.sleep(15)
+            assert faro.targets() == QUARTER
+        finally:
+            faro.describe(("quota",))
     assert row.failed <= 0.1 * row.sent
 
 
