@@ -39,7 +39,6 @@ smoke: $(READY)
 lint: $(READY)
 	ruff check .
 	ruff format --check .
-	nbqa ruff notebooks
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	mypy

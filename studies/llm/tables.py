@@ -285,12 +285,13 @@ def missed_figure(runs: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(sizes), figsize=(PAGE_IN, 2.6), squeeze=False, sharey=True)
     for axis, capacity in zip(axes[0], sizes):
         part = of_days.loc[capacity]
-        for name, color in zip(POLICIES, ("black", *CYCLE)):
-            axis.plot(part.index.astype(str), 100 * part[name], marker="o", color=color, label=name)
+        for name, color, marker in zip(POLICIES, ("black", *CYCLE), "os^Dvph"):
+            line = {"color": color, "marker": marker, "markersize": 4, "label": name}
+            axis.plot(part.index.astype(str), 100 * part[name], **line)
         axis.set_title(f"{capacity} replicas", loc="left")
         axis.set_xlabel("day")
     axes[0][0].set_ylabel("requests that miss (%)")
-    axes[0][0].set_ylim(bottom=0)
+    axes[0][0].set_ylim(bottom=-2)  # below 0, because a marker there would be cut
     handles, labels = axes[0][0].get_legend_handles_labels()
     legend_above(figure, handles, labels, columns=3)
     return figure
