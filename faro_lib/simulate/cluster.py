@@ -15,6 +15,7 @@ from faro_lib.simulate.serving import Serving, constant_latencies
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.pools import Placement, chained, pools_of
+from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS
 from faro_lib.workload.service import ServiceTime
 from faro_lib.workload.shares import check_initial
 
@@ -71,6 +72,8 @@ class ServingModel:
 
 
 PAPER = ServingModel()
+# Requests are dispatched as by Ray Serve and service meshes.
+LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
 
 
 class SimulatedCluster(SharingCluster):

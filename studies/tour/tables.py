@@ -1,4 +1,4 @@
-"""The pictures of docs/tour.md: those of notebook 00 by its defaults."""
+"""The pictures of docs/concepts.md: two of notebook 00, by its defaults."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from faro_lib import forecast
-from faro_lib.experiments.trials import policy_context
-from faro_lib.policies import make
 from faro_lib.workload import Traces, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.tables import load_workload
-from studies.comparison.figures import policy_timeline
-from studies.comparison.run import compare
 from studies.tables.pages import ROOT, Part, Picture
 from studies.tour import figures as tour
 
 EXAMPLE = "data/example.csv"
 REPLICAS = 12
 MINUTE = 45  # of the last day: when a plan is asked for
-POLICIES = ("FairShare", "AIAD", "Faro-Sum")
 
 
 class Morning(NamedTuple):
@@ -55,29 +50,8 @@ def forecasts() -> Figure:
     return tour.forecast_fans(traces.names, counts[:, :MINUTE], paths_per_min, ahead)
 
 
-def row() -> Figure:
-    """The row of the job with the most replicas."""
-    decision = morning().decision
-    return tour.row_as_curve(decision, int(decision.allocation.replicas.argmax()))
-
-
 def table() -> Figure:
     return tour.table_as_map(morning().decision)
-
-
-def price() -> Figure:
-    decision = morning().decision
-    budgets = range(len(decision.jobs), 2 * REPLICAS + 1)
-    return tour.budget_and_price(tour.by_budget(decision, budgets), REPLICAS)
-
-
-def day() -> Figure:
-    traces, workload, _, _ = morning()
-    context = policy_context(traces)
-    policies = {name: make(name, context) for name in POLICIES}
-    tables = compare(workload, policies, REPLICAS, trials=1)
-    series = (tables.minutes, tables.running)
-    return policy_timeline(*series, workload.jobs, REPLICAS, tables.clairvoyant)
 
 
 def picture(name: str, draw: Callable[[], Figure]) -> Picture:
@@ -85,6 +59,6 @@ def picture(name: str, draw: Callable[[], Figure]) -> Picture:
     return Picture(f"docs/images/tour-{name}.png", [EXAMPLE], lambda _counts: draw())
 
 
-DRAWN = {"forecast": forecasts, "row": row, "table": table, "price": price, "day": day}
+DRAWN = {"forecast": forecasts, "table": table}
 PARTS: list[Part] = []
 PICTURES = [picture(name, draw) for name, draw in DRAWN.items()]
