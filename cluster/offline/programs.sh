@@ -21,7 +21,7 @@ shared() {
   go -C "$tree" list -deps -modfile="$CACHE/modules/kubernetes-$KUBERNETES/go.mod" \
     -f '{{with .Module}}{{if not .Main}}replace {{.Path}} => {{.Path}} {{if .Replace}}{{.Replace.Version}}{{else}}{{.Version}}{{end}}{{end}}{{end}}' \
     ./cmd/{kubeadm,kubelet,kubectl,kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy} 2> >(grep -v '^go: downloading' >&2) |
-    sort -u | grep -vE "^replace (${1:-none})"
+    sort -u | sed -E "\#^replace (${1:-none})#d"
 }
 
 # build NAME VERSION MODULE OWN FLAGS PACKAGE...: in the module's own folder, by a copy of its go.mod without replacements by
@@ -78,7 +78,7 @@ coredns() {
 
 mkdir -p "$CACHE/programs"
 if [ "${1:-}" = metrics-server ]; then
-  build metrics-server "$METRICS_SERVER" sigs.k8s.io/metrics-server '(k8s.io/|sigs.k8s.io/|github.com/google/gnostic-models)' '' ./cmd/metrics-server
+  build metrics-server "$METRICS_SERVER" sigs.k8s.io/metrics-server '.*' '' ./cmd/metrics-server
   exit
 fi
 kubernetes

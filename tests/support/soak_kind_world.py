@@ -26,7 +26,6 @@ from urllib.request import Request, urlopen
 sys.path.insert(0, str(Path(__file__).parent))
 import http_server
 from fake_prometheus import MARKED
-from faro_ops.operate.loop.job_states import FINE
 from k8s_models import CORES, SERVICE_S, ModelWorld, Prometheus
 from k8s_ray import IMAGE
 from k8s_world import (
@@ -46,6 +45,7 @@ from soak_world import NODES, PLAN, TICK_S, End, Pod, Sizes
 from soak_world import World as AnyWorld
 
 from faro_lib.workload.readers import read_jobs
+from faro_ops.operate.job_states import FINE
 from faro_ops.operate.kube.capacity import has_ready_condition, is_ready
 from faro_ops.operate.kube.client import MERGE, ApiError
 from faro_ops.operate.kube.manifests import ManifestSpec
