@@ -10,7 +10,6 @@ import typer
 
 from faro_ops.cli.run import run
 from faro_ops.cli.shared import DEFAULT_POLICY, PolicyName, option
-from faro_ops.operate.controller import backends
 
 if TYPE_CHECKING:
     from faro_ops.operate.kube.manifests import ManifestSpec
@@ -77,6 +76,7 @@ def manifests(
     from faro_lib.policies import PolicyContext, factory_of
     from faro_lib.workload.shares import fair_share
     from faro_ops.jobs_table import read_sections, read_unshared
+    from faro_ops.operate.controller.backends import sets_ceilings
     from faro_ops.operate.controller.model import Source
     from faro_ops.operate.kube.deployments import DeploymentRef
     from faro_ops.operate.kube.manifests import Head, ManifestSpec, Workers, write
@@ -86,7 +86,7 @@ def manifests(
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table, which says how each job is served")
     factory = factory_of(policy)  # raises ValueError if the name is unknown
-    ceilings = backends.sets_ceilings(act, backend)
+    ceilings = sets_ceilings(act, backend)
     table = read_unshared(jobs)
     for job in table:
         if job.latency_curve:
