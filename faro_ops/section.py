@@ -21,7 +21,8 @@ KINDS = {
     "string": "text",
 }
 LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-# Pydantic's errors about a value of another type, or outside the limits.
+# Pydantic's errors about unknown keys, and about a value of another type or outside the limits.
+UNKNOWN = ("extra_forbidden", "invalid_key")
 WRONG_TYPE = {
     *("bool_parsing", "bool_type", "dict_type", "finite_number", "float_parsing", "float_type"),
     *("int_from_float", "int_parsing", "int_type", "list_type", "mapping_type", "string_type"),
@@ -61,8 +62,11 @@ def parsed(model: type[Model], values: Any, place: str = "", name: str = "") -> 
 
 
 def lines(error: ValidationError, model: type[Section], name: str = "") -> Iterator[str]:
-    """One line for each error that pydantic has found in the section `name`; "" if it has none."""
-    for one in error.errors(include_url=False):
+    """One line for each error that pydantic has found in the section `name`; "" if it has none.
+
+    Unknown keys come first: a misspelt key is also a missing one.
+    """
+    for one in sorted(error.errors(include_url=False), key=lambda one: one["type"] not in UNKNOWN):
         yield _line(one, model, name)
 
 
@@ -76,14 +80,15 @@ def _line(error: Any, model: type[Section], name: str) -> str:
         message = str(error["ctx"]["error"])
         return f"{keys}={value!r} {message}" if within else message
     owner, key = _owner(model, within), within[-1]
-    if kind in ("extra_forbidden", "invalid_key"):
+    if kind in UNKNOWN:
         return f"unknown key {keys!r}; {nearest(key, owner.model_fields)}"
+    field = owner.model_fields.get(key)  # None for an item of a list
     if kind == "missing":
-        what = owner.model_fields[key].description
+        what = field.description if field else ""
         return f"{keys} is missing; {what}" if what else f"{keys} is missing"
-    if kind == "literal_error":
+    if kind == "literal_error" and field:
         return f"{keys}={value!r} is unknown; {nearest(str(value), _schema(owner, key)['enum'])}"
-    if kind in WRONG_TYPE and key in owner.model_fields:  # else an item of a list
+    if kind in WRONG_TYPE and field:
         return f"{keys}={value!r} must be {_accepted(_schema(owner, key))}"
     message = error["msg"]
     message = (message[0].lower() + message[1:]).replace("input should be", "must be")
@@ -91,13 +96,14 @@ def _line(error: Any, model: type[Section], name: str) -> str:
 
 
 def _owner(model: type[Section], keys: list[str]) -> type[Section]:
-    """The section that has the last of the keys; the others lead to it, with indices of lists."""
-    section: Any = model
+    """The innermost section on the way that the keys lead from `model`, with indices of lists."""
+    section = model
     for key in keys[:-1]:
-        if key.isdigit():
-            continue
-        annotation = section.model_fields[key].annotation
-        section = next(iter(get_args(annotation)), annotation)
+        if key in section.model_fields:
+            annotation = section.model_fields[key].annotation
+            within = next(iter(get_args(annotation)), annotation)
+            if isinstance(within, type) and issubclass(within, Section):
+                section = within
     return section
 
 

@@ -360,7 +360,7 @@ FILES = {
         ("- {job: a, serve: {route: /a b}}\n", "route='/a b' must be "),
         (
             "- {job: a, serve: {import_pth: 'm:A'}}\n",
-            "job 'a': serve has an unknown key 'import_pth'; did you mean 'import_path'?",
+            "job 'a': unknown key 'serve.import_pth'; did you mean 'import_path'?",
         ),
     ],
     ("run --jobs jobs.yaml --address http://127.0.0.1:9 --history bad.csv", "bad.csv"): [

@@ -390,10 +390,13 @@ class TestServeSpecs:
     @pytest.mark.parametrize(
         ("section", "message"),
         [
-            ({"max_ongoing": 3}, "unknown key 'max_ongoing'; did you mean 'max_ongoing_requests'?"),
-            ({"places": 3}, "unknown key 'places'; it is now called 'max_ongoing_requests'"),
-            ({"model": "m:Model"}, "unknown key 'model'; it is now called 'import_path'"),
-            ({"options": {}}, "unknown key 'options'; it is now called 'args'"),
+            (
+                {"max_ongoing": 3},
+                "'serve.max_ongoing'; did you mean 'max_ongoing_requests'?",
+            ),
+            ({"places": 3}, "unknown key 'serve.places'; it is now called 'max_ongoing_requests'"),
+            ({"model": "m:Model"}, "unknown key 'serve.model'; it is now called 'import_path'"),
+            ({"options": {}}, "unknown key 'serve.options'; it is now called 'args'"),
             ({"max_ongoing_requests": 0}, "max_ongoing_requests=0 must be a whole number >= 1"),
             ({"route": "no"}, "route='no' must be a slash and a name of 1 to 100 letters, digits"),
             ({"import_path": "module"}, "must read package.module:Class"),

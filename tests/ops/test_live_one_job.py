@@ -143,7 +143,7 @@ OF_B = 60 * PER_SECOND
 # --- sections of the jobs' table ------------------------------------------------------------------
 
 INVALID = [
-    ({"replicas": 3}, "serve has an unknown key 'replicas'"),
+    ({"replicas": 3}, "unknown key 'serve.replicas'"),
     ({"concurrency": 0}, "concurrency=0 must be a whole number >= 1"),
     ({"application": "../b"}, "application='../b' must be 1 to 100 letters"),
     ({"application": "a"}, "serve.application='a' belongs to job 'a'"),

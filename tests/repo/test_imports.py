@@ -47,6 +47,7 @@ ORDER = {
         *(
             "errors",
             "files",
+            "section",
             "jobs_table",
             "request_deadline",
             "http",
