@@ -205,6 +205,7 @@ WORDS = {
     "freeze": [
         ("", "faro freeze needs one of --journal and --plan"),
         ("--journal j --plan n/p", "needs one of --journal and --plan"),
+        ("--until 2020-01-01 --journal run.journal", "ends before it begins"),
         ("--journal typo", "typo: no such file; expected a journal of `faro run`"),
     ],
     "replay": [("run.journal --policy Fairshare", "FairShare")],
@@ -362,6 +363,12 @@ FILES = {
             "- {job: a, serve: {import_pth: 'm:A'}}\n",
             "job 'a': unknown key 'serve.import_pth'; did you mean 'import_path'?",
         ),
+        ("- {job: a, serve: {args: 5}}\n", "job 'a': serve.args=5 must be a mapping"),
+        (
+            "- {job: a, serve: {concurrency: true}}\n",
+            "job 'a': serve.concurrency=True must be a whole number >= 1",
+        ),
+        ("- {job: a, serve: {deployment: 7}}\n", "job 'a': serve.deployment=7 must be text"),
     ],
     ("run --jobs jobs.yaml --address http://127.0.0.1:9 --history bad.csv", "bad.csv"): [
         ("time,job\n2026-01-15T00:00:10,a\n2026-01-15T00:00:05,a\n", "bad.csv, row 2"),

@@ -68,7 +68,9 @@ class TestTheSettings:
         path = tmp_path / "j"
         path.mkdir()
         watched = Watched(table, JournalOverrides(path).read)
-        JournalOverrides(path).change(adds=Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5))
+        JournalOverrides(path).change(
+            adds=Override(job="a", by="me", from_s=NOW_S - 1, until_s=NOW_S + 3600, replicas=5)
+        )
         new = watched.new()
         assert (new.jobs[0].max_replicas, new.fixed_jobs) == (5, ("a",))
         assert new.jobs[1] == Job("b")
@@ -76,7 +78,9 @@ class TestTheSettings:
     def test_an_override_ends_without_an_edit(self, table, tmp_path, monkeypatch):
         path = tmp_path / "j"
         path.mkdir()
-        JournalOverrides(path).change(adds=Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5))
+        JournalOverrides(path).change(
+            adds=Override(job="a", by="me", from_s=NOW_S - 1, until_s=NOW_S + 3600, replicas=5)
+        )
         watched = Watched(table, JournalOverrides(path).read)
         before = watched.known
         monkeypatch.setattr(time, "time", lambda: NOW_S + 3601)
@@ -89,7 +93,7 @@ class TestTheSettings:
     ):
         path = tmp_path / "j"
         path.mkdir()
-        event = Override("a", "me", NOW_S - 1, NOW_S + 3600, load=3.0)
+        event = Override(job="a", by="me", from_s=NOW_S - 1, until_s=NOW_S + 3600, load=3.0)
         JournalOverrides(path).change(adds=event)
         watched = Watched(table, JournalOverrides(path).read)
         before = watched.known
@@ -129,7 +133,7 @@ class TestTheSettings:
 )
 def test_an_impossible_override_is_refused(fields, told):
     with pytest.raises(ValueError, match=told):
-        Override("a", "me", NOW_S, **fields)
+        Override.of({"job": "a", "by": "me", "from_s": NOW_S, **fields})
 
 
 def stopped_at(now_s):
@@ -422,7 +426,7 @@ def test_overrides_beside_the_journal_and_in_the_plan_are_both_in_force(tmp_path
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
     monkeypatch.setattr("faro_ops.operate.kube.preflight.check_server", lambda api: None)
     path = str(tmp_path / "j")
-    JournalOverrides(path).change(adds=Override("a", "me", NOW_S, replicas=5))
+    JournalOverrides(path).change(adds=Override(job="a", by="me", from_s=NOW_S, replicas=5))
     read = backends.overrides_of(NamespacedName("faro", "faro"), path)
     assert [(one.job, one.replicas) for one in read().valid] == [("a", 5), ("b", 2)]
 
