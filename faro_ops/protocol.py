@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from faro_lib import protocol
+from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.protocol import Cluster, Observation, Plan
 
 AUTHORITY = "authority"  # reason: Faro has not earned the right to change the job
@@ -61,6 +62,30 @@ class LivePlan(Plan):
     # service times are not learned.
     service_factor: np.ndarray | None = None
     service_factor_error: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveGuardrails(GuardrailConfig):
+    """The limits that an operator of a live loop sets.
+
+    deadline_s : seconds after which a decision is discarded, None for no deadline.
+    max_scale_down : largest share of all replicas that is removed within a minute, over all jobs;
+        one may always be removed. None for no limit.
+    """
+
+    deadline_s: float | None = None
+    max_scale_down: float | None = None
+
+    def __post_init__(self) -> None:
+        GuardrailConfig.__post_init__(self)
+        deadline_s, share = self.deadline_s, self.max_scale_down
+        if deadline_s is not None and not deadline_s > 0:
+            raise ValueError(f"deadline_s={deadline_s!r} must be None or a number > 0")
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"max_scale_down={share!r} must be None or a number from 0 to 1")
+
+
+LIVE_GUARDRAILS = LiveGuardrails()
 
 
 class LiveCluster(Cluster, Protocol):

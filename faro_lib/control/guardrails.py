@@ -50,9 +50,6 @@ class GuardrailConfig:
     stale_after_s : seconds without a job's data after which the fail mode applies to the job. Data
         is missing if the request count of the last complete minute or the mean latency is NaN. It
         applies at once to a job without any count since the start and on training days.
-    deadline_s : seconds after which a live loop discards a decision, None for no deadline.
-    max_scale_down : largest share of all replicas that a live loop removes within a minute, over
-        all jobs; it may always remove one. None for no limit.
     fixed : names of jobs whose replica count an operator has fixed; this count is their minimum
         and their maximum.
     force : restore a job's target even if another client keeps changing it.
@@ -61,14 +58,12 @@ class GuardrailConfig:
     fail_mode: str = "hold"
     max_scaling_actions: int | None = None
     stale_after_s: float = 60.0
-    deadline_s: float | None = None
     force: bool = False
     fixed: tuple[str, ...] = ()
-    max_scale_down: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fixed", tuple(self.fixed))  # a list if read from a journal (JSON)
-        actions, deadline_s = self.max_scaling_actions, self.deadline_s
+        actions = self.max_scaling_actions
         if self.fail_mode not in FAIL_MODES:
             raise ValueError(
                 f"fail_mode={self.fail_mode!r} is unknown; accepted: {', '.join(FAIL_MODES)}"
@@ -77,12 +72,6 @@ class GuardrailConfig:
             raise ValueError(f"max_scaling_actions={actions!r} must be None or a whole number >= 0")
         if not self.stale_after_s >= 0:
             raise ValueError(f"stale_after_s={self.stale_after_s!r} must be a number >= 0")
-        if deadline_s is not None and not deadline_s > 0:
-            raise ValueError(f"deadline_s={deadline_s!r} must be None or a number > 0")
-        if self.max_scale_down is not None and not 0 <= self.max_scale_down <= 1:
-            raise ValueError(
-                f"max_scale_down={self.max_scale_down!r} must be None or a number from 0 to 1"
-            )
 
 
 GUARDRAILS = GuardrailConfig()

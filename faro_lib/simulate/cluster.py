@@ -15,6 +15,7 @@ from faro_lib.simulate.serving import Serving, constant_latencies
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.pools import Placement, chained, pools_of
+from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS
 from faro_lib.workload.service import ServiceTime
 from faro_lib.workload.shares import check_initial
 
@@ -69,6 +70,9 @@ class ServingModel:
         """Maximum requests/s of a job's router, which requests pass twice; inf without a router."""
         return 1 / (2 * self.router.mean_s) if self.router else np.inf
 
+
+# Requests are dispatched as by Ray Serve and service meshes.
+LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
 
 PAPER = ServingModel()
 

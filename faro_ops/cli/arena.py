@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from faro_ops.cli.shared import option, say
+from faro_ops.cli.shared import option
+from faro_ops.log import say
 
 MAX_SEED = 2**31 - 1
 arena = typer.Typer(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_lib.workload.jobs import DAY_MINUTES
 from faro_ops.cli import shared
-from faro_ops.cli.shared import cores, option, say, text_table
+from faro_ops.cli.shared import cores, option, text_table
+from faro_ops.log import say
 
 if TYPE_CHECKING:
     from faro_ops.advise.audit.audit import Audit

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faro_ops.cli import backends
 from faro_ops.cli.run import run
 from faro_ops.cli.shared import DEFAULT_POLICY, PolicyName, option
+from faro_ops.operate.controller import backends
 
 if TYPE_CHECKING:
     from faro_ops.operate.kube.manifests import ManifestSpec
@@ -76,8 +76,8 @@ def manifests(
     """
     from faro_lib.policies import PolicyContext, factory_of
     from faro_lib.workload.shares import fair_share
-    from faro_ops.cli.model import Source
     from faro_ops.jobs_table import read_sections, read_unshared
+    from faro_ops.operate.controller.model import Source
     from faro_ops.operate.kube.deployments import DeploymentRef
     from faro_ops.operate.kube.manifests import Head, ManifestSpec, Workers, write
     from faro_ops.operate.limits.bounds import predicting

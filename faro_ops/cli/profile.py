@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from faro_ops.cli.shared import Address, ServeAddress, option, say
+from faro_ops.cli.shared import Address, ServeAddress, option
+from faro_ops.log import say
 
 
 def profile(
@@ -33,6 +34,7 @@ def profile(
     from faro_ops.advise.profile.profile import profile_job, write_profiles
     from faro_ops.jobs_table import read_sections, read_served, read_unshared
     from faro_ops.operate.rayserve.backend import serving
+    from faro_ops.operate.rayserve.running_job import RunningJob
     from faro_ops.operate.rayserve.spec import serve_specs
 
     if address or serve_address:
@@ -62,7 +64,8 @@ def profile(
     )
     with ray as endpoint:
         for job, spec in zip(table, specs):
-            measured = profile_job(endpoint.ray, endpoint.http, job.name, spec, requests)
+            service = RunningJob(endpoint.ray, endpoint.http, job.name, spec)
+            measured = profile_job(service, requests)
             print(
                 f"{job.name}: service {measured.service_time_s * 1e3:.1f} ms, "
                 f"scv {measured.service_scv:.3f}, "
@@ -71,9 +74,7 @@ def profile(
             )
             try:
                 if seconds:
-                    load, calibration = measure_kind(
-                        endpoint.ray, endpoint.http, job, spec, measured, seconds
-                    )
+                    load, calibration = measure_kind(service, job, measured, seconds)
                     measured = replace(measured, calibration=calibration)
                     print("\n".join(f"  {line}" for line in calibration.lines()))
                     name = f"{Path(jobs).stem}-{spec.application}"

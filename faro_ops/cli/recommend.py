@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from faro_ops.cli import shared
-from faro_ops.cli.shared import milliseconds, option, say, text_table
+from faro_ops.cli.shared import milliseconds, option, text_table
+from faro_ops.log import say
 
 if TYPE_CHECKING:
     from faro_lib.simulate import ServingModel
@@ -160,8 +161,7 @@ def recommend(
 
 def _serving_model(dispatch: str) -> ServingModel:
     """The model with which requests are simulated: a live service, or that of the paper."""
-    from faro_lib.simulate import ServingModel
-    from faro_ops.advise.recommend.recommendation import LIVE
+    from faro_lib.simulate import LIVE, ServingModel
 
     return LIVE if dispatch == LIVE.dispatch else ServingModel(dispatch)
 

@@ -53,8 +53,8 @@ def _decisions(
     journal: str, policy: str, history: str | None, forecaster: str, learning: bool
 ) -> Iterator[tuple[Header, Step, Step]]:
     """Yield for every recorded tick: the journal's header, the recorded step, that of `policy`."""
-    from faro_ops.cli.model import Source, at_time_of_day, context_of, policy_of
     from faro_ops.journal.reading import parts
+    from faro_ops.operate.controller.model import Source, at_time_of_day, context_of, named_policy
     from faro_ops.operate.limits.pacing import paced
     from faro_ops.operate.memory import resume
     from faro_ops.operate.memory.overrides import Settings
@@ -65,7 +65,7 @@ def _decisions(
         capacity = max(one.step.observation.capacity for one in ticks)
         fitted = Source(history, forecaster, journal=journal).model(header.jobs)
         context = context_of(Settings(header.jobs, {}), fitted, capacity)
-        made = policy_of(policy, context, learning)
+        made = named_policy(policy, context, learning)
         if made.tick_s != header.tick_s:
             made = paced(made, header.tick_s)
         if header.origin_s is not None:

@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from faro_ops.cli.shared import option, say
+from faro_ops.cli.shared import option
+from faro_ops.log import say
 
 
 def restore(

@@ -1,10 +1,18 @@
 """`faro run`: the autoscaling loop on a live cluster."""
 
-from contextlib import ExitStack
-from typing import Annotated
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 from faro_ops.cli import shared
 from faro_ops.cli.shared import cores, option
+
+if TYPE_CHECKING:
+    from faro_lib.control import Step
+    from faro_lib.workload import Job
 
 
 def run(
@@ -99,13 +107,15 @@ def run(
 
     SIGTERM or Ctrl-C stops the loop; the replicas then stay as they are.
     """
-    from faro_lib.control import GuardrailConfig
-    from faro_ops.cli.controller import Controller, RunOptions
+    from faro_ops.operate.controller.controller import Controller, RunOptions
+    from faro_ops.protocol import LiveGuardrails
 
+    show = partial(printing, apply)
     if watch:
-        from faro_ops.cli.view import check_terminal
+        from faro_ops.cli.view import check_terminal, watching
 
         check_terminal()
+        show = partial(watching, title=policy if apply else f"{policy}, dry run")
     options = RunOptions(
         jobs=jobs,
         backend=backend,
@@ -121,7 +131,7 @@ def run(
         journal=journal,
         tick_s=tick,
         capacity=capacity,
-        guardrails=GuardrailConfig(
+        guardrails=LiveGuardrails(
             fail_mode=fail_mode,
             max_scaling_actions=max_scaling_actions,
             stale_after_s=stale_after,
@@ -139,8 +149,28 @@ def run(
         prometheus_token=prometheus_token,
         force=force,
         start_timeout_s=start_timeout,
-        watch=watch,
         wait=wait,
     )
     with ExitStack() as resources:
-        Controller(options, resources).run()
+        Controller(options, resources, show).run()
+
+
+@contextmanager
+def printing(applied: bool, jobs: "tuple[Job, ...]") -> "Iterator[Callable[[Step], None]]":
+    """Yield the function that prints each step."""
+    yield partial(print_step, jobs, applied)
+
+
+def print_step(jobs: "tuple[Job, ...]", applied: bool, step: "Step") -> None:
+    """Print a tick as a line of JSON: its time, whether it was applied, and each job's plan."""
+    plan = {
+        job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
+        for job, target, drop, reason in zip(jobs, step.target, step.plan.drop, step.plan.reason)
+    }
+    tick = {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "now_s": step.observation.now_s,
+        "applied": applied and step.error is None,
+        "plan": plan,
+    }
+    print(json.dumps(tick), flush=True)

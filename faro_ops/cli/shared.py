@@ -1,21 +1,16 @@
 """Options shared by several commands, and the format of their output."""
 
-import json
-import logging
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from faro_ops.errors import one_line
 from faro_ops.http import CA_FILE
+from faro_ops.log import use_log_format
 
 DEFAULT_POLICY = "Faro-Sum"
 LEFT = (
@@ -88,51 +83,9 @@ Plugins = Annotated[
     list[str] | None, option("Python file that registers your extensions; repeatable.")
 ]
 
-LOG_FORMATS = ("text", "json")
-MAX_LINE = 2000  # characters of a log line
-_log_format = "text"
-
-
-def use_log_format(value: str) -> str:
-    """Set the format of the lines that `say` logs in this process, and return the format."""
-    global _log_format
-    if value not in LOG_FORMATS:
-        raise ValueError(f"log={value!r} is unknown; accepted: {', '.join(LOG_FORMATS)}")
-    _log_format = value
-    return value
-
-
 LogFormat = Annotated[
     str, typer.Option("--log", help="Format of the log: text or json.", callback=use_log_format)
 ]
-
-
-def say(line: str, reason: str = "") -> None:
-    """Log a line to standard error; a failure has a `reason`, other messages have none.
-
-    Texts from outside cannot add lines or control characters to the log (`errors.one_line`).
-    """
-    line = one_line(line, MAX_LINE)
-    if _log_format == "json":
-        fields = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "level": "error" if reason else "info",
-            "reason": reason,
-            "message": line,
-        }
-        line = json.dumps({name: value for name, value in fields.items() if value})
-    elif reason:
-        line = f"faro: {reason}: {line}"
-    with suppress(OSError):  # standard error may be redirected to a full disk
-        print(line, file=sys.stderr, flush=True)
-
-
-class SayHandler(logging.Handler):
-    """A logging handler that passes records to `say`."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        source = "journal" if record.name.startswith("faro_ops.journal") else "kubernetes"
-        say(self.format(record), source if record.levelno >= logging.WARNING else "")
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:

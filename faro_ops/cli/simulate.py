@@ -11,9 +11,9 @@ from faro_ops.cli.shared import (
     Plugins,
     cores,
     option,
-    say,
     text_table,
 )
+from faro_ops.log import say
 
 COMPARED = ("FairShare", "AIAD", DEFAULT_POLICY)
 MAX_TRIALS = 10_000

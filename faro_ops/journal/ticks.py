@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.tick import Step
 from faro_lib.protocol import HOLD, OVERRIDE, Observation, Plan
 from faro_lib.workload import Job, Placement
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import mapping_of, replica_of
-from faro_ops.protocol import LiveObservation, LivePlan, live_observation, live_plan
+from faro_ops.protocol import LiveGuardrails, LiveObservation, LivePlan, live_observation, live_plan
 
 HEADER, TICK = "header", "tick"  # kinds of records
 WHOLE = ("running", "starting", "target", "terminating", "placed", "replicas", "floor", "revision")
@@ -37,7 +36,7 @@ class Header:
 
     policy: str
     jobs: tuple[Job, ...]
-    guardrails: GuardrailConfig
+    guardrails: LiveGuardrails
     tick_s: float
     apply: bool  # False in a dry run
     origin_s: int | None = None  # Unix time at time 0 of the run; None in a simulation
@@ -100,7 +99,7 @@ def header_of(record: Mapping[str, Any], where: str) -> Header:
             Job(**{**job, "replica": replica_of(job["replica"])}) for job in record["jobs"]
         )
         values["changes"] = tuple(record["changes"])
-        values["guardrails"] = GuardrailConfig(**record["guardrails"])
+        values["guardrails"] = LiveGuardrails(**record["guardrails"])
         return Header(**values)
     except INVALID as error:
         problem = f"written by another version of Faro ({error}); name another journal"

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig
 from faro_lib.experiments.trials import trial_draws
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import PolicyContext
@@ -32,6 +31,7 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.shares import fair_share
 from faro_lib.workload.tables import load_workload
 from faro_ops.operate.loop.loop import run
+from faro_ops.protocol import LiveGuardrails
 
 SHARES = (None, 0.5, 0.2, 0.1, 0.0)
 CAPACITY_CORES = 36.0
@@ -85,7 +85,7 @@ def day_of(case: tuple[str, int, str, float | None]) -> dict[str, object]:
         policy,
         workload.jobs,
         workload.minutes * MINUTE_S,
-        guardrails=GuardrailConfig(max_scale_down=share),
+        guardrails=LiveGuardrails(max_scale_down=share),
         on_step=decisions.append,
     )
     cluster.finish()

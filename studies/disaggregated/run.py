@@ -23,7 +23,7 @@ from faro_lib.files import atomic_write
 from faro_lib.metrics.measures import summarize
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.simulate import draw
+from faro_lib.simulate import LIVE, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.utility import UtilityTable
 from faro_lib.workload import Job, Traces
@@ -31,7 +31,6 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Continuous, Disaggregated, replica_of
 from faro_lib.workload.shares import fair_share
 from faro_ops.advise.recommend.pairs import with_pairs
-from faro_ops.advise.recommend.recommendation import LIVE
 from studies.disaggregated.chunked import chunked_latency_s
 from studies.disaggregated.figures import APART, PAIR_BY_RATE, PAIR_FOR_ALL, POOL, sustained
 from studies.disaggregated.pairs import pair_table, solve_pairs, within

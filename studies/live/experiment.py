@@ -16,10 +16,9 @@ from faro_lib import forecast
 from faro_lib.experiments.trials import Report, trial_seeds
 from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.simulate.measure import measure
-from faro_ops.advise.profile import profile
-from faro_ops.http import HttpClient
 from faro_ops.operate.rayserve.backend import Endpoint, serving
 from faro_ops.operate.rayserve.deploy import configuration, deploy
+from faro_ops.operate.rayserve.running_job import RunningJob
 from faro_ops.operate.rayserve.spec import ServeSpec, serve_specs
 from studies.live.agreement import LIVE, SIMULATION
 from studies.live.live_slice import Slice, limit_rate, matched_simulation, part_of, run_live
@@ -129,7 +128,8 @@ def _live(
             report(f"{name}, trial {trial + 1} of {trials}: finished earlier")
             continue
         if cold_start_s is None:
-            cold_start_s = _cold_start_s(one, how, endpoint.ray, report)
+            first = RunningJob(endpoint.ray, endpoint.http, one.workload.jobs[0].name, how[0])
+            cold_start_s = _cold_start_s(one, first, report)
         journal = journals / f"{name}-{trial}.journal"
         shutil.rmtree(journal, ignore_errors=True)
         lose = trial == lost_worker_trial
@@ -198,14 +198,15 @@ def _endpoint(
             yield endpoint
 
 
-def _cold_start_s(one: Slice, how: tuple[ServeSpec, ...], ray: HttpClient, report: Report) -> float:
-    """Measure the cold start of up to 3 replicas, in trace seconds.
+def _cold_start_s(one: Slice, first: RunningJob, report: Report) -> float:
+    """Measure the cold start of up to 3 replicas of the first job, in trace seconds.
 
     If none fits, return the first job's setting.
     """
     room = min(one.capacity - int(one.initial.sum()), 3)
     if room < 1:
         return one.workload.jobs[0].cold_start_s
-    wall_s = profile.measure_cold_start(ray, how[0], more=room)
+    with first.more_replicas(room) as (_, wall_s):
+        pass
     report(f"{room} replicas start in {wall_s:.1f} s of wall time")
     return wall_s * one.scale

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib import control
-from faro_lib.control import GuardrailConfig, PolicyFailed
+from faro_lib.control import PolicyFailed
 from faro_lib.experiments.trials import policy_failures_raised
 from faro_lib.policies import Faro, Policy
 from faro_lib.policies.loops import TwoLoops
@@ -34,6 +34,7 @@ from faro_ops.operate.rayserve.cluster import RayServeCluster
 from faro_ops.operate.rayserve.deploy import STATS_ROUTE
 from faro_ops.operate.rayserve.spec import ServeSpec
 from faro_ops.operate.rayserve.statistics import add_row, empty_row
+from faro_ops.protocol import LiveGuardrails
 from studies.live.generator import Generator
 from studies.live.lost_worker import LostWorker, recovery_table
 from studies.live.machine import NOISY_CPUS, BackgroundLoad
@@ -75,8 +76,8 @@ class Slice:
         return fair_share(self.workload.jobs, self.capacity)
 
     @property
-    def guardrails(self) -> GuardrailConfig:
-        return GuardrailConfig(max_scaling_actions=MAX_STARTS)
+    def guardrails(self) -> LiveGuardrails:
+        return LiveGuardrails(max_scaling_actions=MAX_STARTS)
 
     @property
     def serving_model(self) -> ServingModel:

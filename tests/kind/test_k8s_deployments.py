@@ -10,7 +10,7 @@ import pytest
 from k8s_world import NOWHERE, World, apply, crd, table, until
 from kube_things import objects
 
-from faro_lib.control import GuardrailConfig, Memory, Step
+from faro_lib.control import Memory, Step
 from faro_lib.policies import FairShare
 from faro_lib.protocol import DRIFT_CORRECTED
 from faro_lib.workload import Job
@@ -25,6 +25,7 @@ from faro_ops.operate.kube.status import PLURAL, Reporter
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.scaling import NotScaled
 from faro_ops.operate.loop.tick import tick
+from faro_ops.protocol import LiveGuardrails
 
 pytestmark = pytest.mark.k8s
 
@@ -100,7 +101,7 @@ def test_what_another_client_has_scaled_is_not_overwritten_but_seen_and_asserted
     world, prometheus
 ):
     jobs, cluster = deployments(world, ["a"], prometheus, capacity=3)
-    policy, rules = FairShare(), GuardrailConfig()
+    policy, rules = FairShare(), LiveGuardrails()
     memory = Memory.start(policy, jobs)
 
     def step(meddle=lambda: None) -> Step:
@@ -173,7 +174,7 @@ def test_two_hundred_jobs_are_reconciled_in_one_turn_in_under_two_seconds_of_cpu
     )
     account = connect(world.account("faro-controller"))
     jobs, cluster = deployments(world, names, prometheus, account, replicas=0, capacity=400.0)
-    policy, rules = FairShare(), GuardrailConfig()
+    policy, rules = FairShare(), LiveGuardrails()
     until(lambda: len(cluster.read()) == 200)
     took_s = []
     for capacity in (
@@ -250,7 +251,7 @@ def test_a_turn_is_seen_in_the_plan_and_in_events(world, prometheus):
     )
     jobs, cluster = deployments(world, ["a", "b"], prometheus, capacity=6.0)
     policy = FairShare()
-    _, step = tick(policy, GuardrailConfig(), jobs, Memory.start(policy, jobs), cluster.observe())
+    _, step = tick(policy, LiveGuardrails(), jobs, Memory.start(policy, jobs), cluster.observe())
     report = Reporter(world.api, world.namespace, "main", "FairShare", "me-1")
     report(jobs, step)
     plan = until(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from k8s_world import World, apply, table, until
 
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import Memory
 from faro_lib.policies import FairShare
 from faro_lib.workload import Job
 from faro_ops.operate.kube.capacity import Shape
@@ -24,7 +24,7 @@ from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.kube.shape import shape_of
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.tick import tick
-from faro_ops.protocol import FRAGMENTED
+from faro_ops.protocol import FRAGMENTED, LiveGuardrails
 
 pytestmark = pytest.mark.k8s
 
@@ -129,9 +129,7 @@ def test_a_plan_within_the_sum_of_free_cores_that_no_node_has_room_for_is_cut(no
         seen = gated.observe()
         assert seen.capacity >= WANTED @ [nodes.large, nodes.small], "the sum would hold the plan"
         policy = Wanting()
-        _, step = tick(
-            policy, GuardrailConfig(), nodes.jobs, Memory.start(policy, nodes.jobs), seen
-        )
+        _, step = tick(policy, LiveGuardrails(), nodes.jobs, Memory.start(policy, nodes.jobs), seen)
         assert step.target.tolist() == [1, 1]
         assert step.plan.reason[0] == FRAGMENTED
         gated.apply(step.target, step.plan.drop)

@@ -29,6 +29,7 @@ from faro_lib.protocol import (
 )
 from faro_lib.workload import Job
 from faro_ops.operate.loop.loop import report_failures, run
+from faro_ops.protocol import LiveGuardrails
 
 
 @dataclass(frozen=True)
@@ -465,7 +466,7 @@ def test_a_cluster_that_cannot_be_observed_holds_its_targets():
         ABC,
         400.0,
         on_step=steps.append,
-        guardrails=GuardrailConfig(stale_after_s=90),
+        guardrails=LiveGuardrails(stale_after_s=90),
     )
     assert cluster.applied == [[3, 1, 2]] * 6
     assert [step.plan.reason[0] for step in steps] == [PLANNED, DRIFT_CORRECTED, *[MISSING] * 4]
@@ -484,7 +485,6 @@ def test_without_a_single_observation_the_run_ends_with_the_error():
         ("fail_mode", "panic"),
         ("max_scaling_actions", -1),
         ("stale_after_s", -1.0),
-        ("deadline_s", 0.0),
     ],
 )
 def test_invalid_guardrails_are_refused_by_name(field, value):

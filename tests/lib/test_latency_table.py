@@ -8,10 +8,9 @@ import pytest
 
 from faro_lib.policies import Fixed
 from faro_lib.queueing import LatencyTable
-from faro_lib.simulate import ServingModel
+from faro_lib.simulate import LIVE, ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload
-from faro_ops.advise.recommend.recommendation import LIVE
 from faro_ops.advise.recommend.sizing import violations_by_capacity
 from studies.queueing.latency_table import errors, latencies
 

@@ -10,7 +10,7 @@ import pytest
 from observations import observed
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig, Memory, PolicyFailed
+from faro_lib.control import Memory, PolicyFailed
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.protocol import HOLD, PLANNED, Plan
@@ -21,7 +21,6 @@ from faro_lib.workload import Job, Workload
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import load_workload
 from faro_ops import cli
-from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.journal.reading import read
 from faro_ops.journal.writing import Journal
 from faro_ops.operate.limits.authority import (
@@ -45,8 +44,9 @@ from faro_ops.operate.limits.authority import (
 from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
 from faro_ops.operate.loop import loop
 from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.memory.earned import announcing, recorded_authority
 from faro_ops.operate.memory.resume import resume_run
-from faro_ops.protocol import AUTHORITY, LivePlan
+from faro_ops.protocol import AUTHORITY, LiveGuardrails, LivePlan
 
 MINUTES_24_DAYS = 24 * 1440
 JOB = Job("a", slo_s=0.4, service_time_s=0.1, service_scv=0.2, model="own")
@@ -439,7 +439,7 @@ AT_MOST_10 = Job("a", max_replicas=10), Job("b", max_replicas=10)
 
 def decided(policy, observation, jobs=AT_MOST_10, **config):
     """The step at this observation."""
-    return tick(policy, GuardrailConfig(**config), jobs, Memory.start(policy, jobs), observation)[1]
+    return tick(policy, LiveGuardrails(**config), jobs, Memory.start(policy, jobs), observation)[1]
 
 
 @pytest.mark.parametrize(
@@ -473,13 +473,13 @@ def test_an_earlier_plan_ends_when_a_service_falls_back_to_advice():
     jobs = Job("a"), Job("b")
     memory, _ = tick(
         policy,
-        GuardrailConfig(),
+        LiveGuardrails(),
         jobs,
         Memory.start(policy, jobs),
         observed([2, 2], 4.0, now_s=10.0),
     )
     policy = Planning([ADVISE, FULL], [6, 2])
-    _, step = tick(policy, GuardrailConfig(), jobs, memory, observed([2, 2], 9.0, now_s=20.0))
+    _, step = tick(policy, LiveGuardrails(), jobs, memory, observed([2, 2], 9.0, now_s=20.0))
     assert step.target.tolist() == [2, 2]
     assert step.plan.drop.tolist() == [0, 0.3]
 

@@ -14,7 +14,7 @@ from request_logs import requests_of
 
 from faro_lib.workload import Job
 from faro_ops import cli
-from faro_ops.cli.controller import table_reader
+from faro_ops.operate.controller.controller import table_reader
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.rayserve.spec import serve_specs
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from observations import known_of, observed
 
-from faro_lib.control import GuardrailConfig, Memory, Pending
+from faro_lib.control import Memory, Pending
 from faro_lib.control.limits import Wanted
 from faro_lib.protocol import BOUNDS, CAPACITY, HOLD, PLANNED, RATE_LIMIT, reasons
 from faro_lib.workload import Job, arrays_of
@@ -30,9 +30,9 @@ from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.loop.tick import tick
 from faro_ops.operate.memory import resume
-from faro_ops.protocol import LivePlan
+from faro_ops.protocol import LiveGuardrails, LivePlan
 
-BRAKE = GuardrailConfig(max_scale_down=0.2)
+BRAKE = LiveGuardrails(max_scale_down=0.2)
 
 
 @dataclass
@@ -111,24 +111,24 @@ def test_one_replica_may_always_be_removed():
     assert loop.tick() == [1, 2]
     assert loop.run(50)[-1] == [1, 2]
     assert loop.tick() == [1, 1]
-    assert Loop(Wish([1]), [5], config=GuardrailConfig(max_scale_down=0.0)).tick() == [4]
+    assert Loop(Wish([1]), [5], config=LiveGuardrails(max_scale_down=0.0)).tick() == [4]
 
 
 def test_without_the_option_nothing_is_limited():
-    assert Loop(Wish([1, 1]), [10, 10], config=GuardrailConfig()).tick() == [1, 1]
-    assert Loop(Wish([1, 1]), [10, 10], config=GuardrailConfig(max_scale_down=1.0)).tick() == [1, 1]
+    assert Loop(Wish([1, 1]), [10, 10], config=LiveGuardrails()).tick() == [1, 1]
+    assert Loop(Wish([1, 1]), [10, 10], config=LiveGuardrails(max_scale_down=1.0)).tick() == [1, 1]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_outside_of_0_to_1_is_refused(share):
     with pytest.raises(ValueError, match=r"max_scale_down=.* must be None or a number from 0 to 1"):
-        GuardrailConfig(max_scale_down=share)
+        LiveGuardrails(max_scale_down=share)
 
 
 def test_a_false_load_for_two_minutes_costs_the_other_jobs_a_few_replicas_and_not_all():
     loop = Loop(Wish([28, 1, 1]), [10, 10, 10], capacity=30.0)
     assert loop.run(120)[-1] == [22, 1, 7]
-    assert Loop(Wish([28, 1, 1]), [10, 10, 10], capacity=30.0, config=GuardrailConfig()).tick() == [
+    assert Loop(Wish([28, 1, 1]), [10, 10, 10], capacity=30.0, config=LiveGuardrails()).tick() == [
         28,
         1,
         1,
@@ -260,7 +260,7 @@ def test_whatever_the_plans_and_capacities_no_minute_removes_more_and_no_minimum
     jobs = tuple(
         Job(name, cores=each, min_replicas=2, max_replicas=12) for name, each in zip("abc", cores)
     )
-    loop = Loop(Wish([4, 4, 4]), [4, 4, 4], jobs, config=GuardrailConfig(max_scale_down=share))
+    loop = Loop(Wish([4, 4, 4]), [4, 4, 4], jobs, config=LiveGuardrails(max_scale_down=share))
     loop.policy.tick_s = 20.0
     before = [np.array([4, 4, 4])]
     for plan, capacity in zip(plans, capacities):
@@ -474,7 +474,7 @@ def test_the_board_names_the_jobs_below_their_minimum_until_they_are_not():
 
 
 def test_a_recreated_deployment_keeps_its_own_replicas_until_its_data_is_known():
-    loop = Loop(Wish([4, 4]), [4, 4], config=GuardrailConfig())
+    loop = Loop(Wish([4, 4]), [4, 4], config=LiveGuardrails())
     loop.tick()
     loop.target = np.array([0, 4])
     loop.tick(present=np.array([False, True]))
@@ -498,7 +498,7 @@ def test_a_job_that_comes_back_below_its_minimum_gets_it():
     assert loop.step.plan.reason[0] == BOUNDS
 
 
-@pytest.mark.parametrize("guardrails", [GuardrailConfig(), BRAKE])
+@pytest.mark.parametrize("guardrails", [LiveGuardrails(), BRAKE])
 def test_a_deployment_that_is_made_again_keeps_its_replicas(guardrails):
     world = World({"a": 6, "b": 2})
     world.guardrails = guardrails

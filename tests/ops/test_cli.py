@@ -13,8 +13,7 @@ from datetime import datetime
 import pytest
 
 from faro_lib import __version__
-from faro_ops import cli
-from faro_ops.cli import shared
+from faro_ops import cli, log
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
@@ -209,14 +208,14 @@ def test_a_log_on_a_full_disk_ends_nothing(monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sys, "stderr", Full())
-    shared.say("no answer", "observe")
+    log.say("no answer", "observe")
 
 
 def test_the_log_of_a_run_can_be_json(capsys, monkeypatch):
-    monkeypatch.setattr(shared, "_log_format", "text")
-    shared.use_log_format("json")
-    shared.say("no answer", "observe")
-    logging.getLogger("faro.test").addHandler(shared.SayHandler())
+    monkeypatch.setattr(log, "_log_format", "text")
+    log.use_log_format("json")
+    log.say("no answer", "observe")
+    logging.getLogger("faro.test").addHandler(log.SayHandler())
     logging.getLogger("faro.test").warning("the plan is not published")
     failure, warning = map(json.loads, capsys.readouterr().err.splitlines())
     assert (failure["level"], failure["reason"], failure["message"]) == (
@@ -227,4 +226,4 @@ def test_the_log_of_a_run_can_be_json(capsys, monkeypatch):
     assert warning["message"] == "the plan is not published"
     assert datetime.fromisoformat(failure["time"]).tzinfo
     with pytest.raises(ValueError, match="log='xml' is unknown; accepted: text, json"):
-        shared.use_log_format("xml")
+        log.use_log_format("xml")

@@ -7,7 +7,7 @@ import pytest
 from live_things import JOBS, FakeRay, Wanting
 from observations import observed
 
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import Memory
 from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_ops.http import HttpClient
@@ -19,6 +19,7 @@ from faro_ops.operate.loop.tick import tick
 from faro_ops.operate.memory import resume
 from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster
 from faro_ops.operate.rayserve.spec import serve_specs
+from faro_ops.protocol import LiveGuardrails
 
 
 def controller(address, holder, duration_s=30.0, force=False) -> RayServeCluster:
@@ -140,7 +141,7 @@ def test_a_target_that_another_client_undoes_three_times_is_left_alone_and_the_c
 
 def test_with_force_the_targets_are_restored_for_ever():
     cluster = Contested()
-    told, _ = told_by(cluster, guardrails=GuardrailConfig(force=True))
+    told, _ = told_by(cluster, guardrails=LiveGuardrails(force=True))
     assert {request[0] for request in cluster.requests} == {3}
     assert told == []
 
@@ -152,7 +153,7 @@ def test_a_change_by_hand_now_and_then_is_no_contest():
     for n in range(40):
         target = [1, 2] if n % 5 == 4 else [3, 2]
         memory, step = tick(
-            policy, GuardrailConfig(), JOBS, memory, observed(target, now_s=10.0 * n)
+            policy, LiveGuardrails(), JOBS, memory, observed(target, now_s=10.0 * n)
         )
         reasons.append(step.plan.reason[0])
     assert CONTESTED not in reasons
@@ -189,7 +190,7 @@ def test_a_contest_is_remembered_if_it_began_before_the_replayed_ticks(tmp_path,
 def test_other_jobs_make_room_for_a_contested_job():
     jobs = (Job("a"), Job("b"))
     policy = Wanting([1, 5])
-    config = GuardrailConfig()
+    config = LiveGuardrails()
     memory = Memory.start(policy, jobs)
     for n in range(6):
         memory, step = tick(

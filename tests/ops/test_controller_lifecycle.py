@@ -14,16 +14,17 @@ from live_things import JOBS, Still, Wanting
 from observations import observed
 from waiting import PATIENCE_S
 
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import Memory
 from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
-from faro_ops.cli.controller import stopped_by_signals
 from faro_ops.journal import reading, writing
+from faro_ops.operate.controller.controller import stopped_by_signals
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import CLOCK, run
 from faro_ops.operate.loop.tick import Deadline, tick
 from faro_ops.operate.rayserve.recent import RecentSeconds
 from faro_ops.operate.rayserve.statistics import JobStatistics, StatsAggregator, empty_row
+from faro_ops.protocol import LiveGuardrails
 
 
 def test_a_signal_handler_takes_no_lock():
@@ -236,14 +237,14 @@ def test_a_policy_that_raises_a_timeout_of_its_own_has_failed():
     for deadline in (Deadline(), Deadline(30.0)):
         policy = Impatient([3, 3])
         _, step = tick(
-            policy, GuardrailConfig(), JOBS, Memory.start(policy, JOBS), observed([1, 1]), deadline
+            policy, LiveGuardrails(), JOBS, Memory.start(policy, JOBS), observed([1, 1]), deadline
         )
         assert step.plan.reason == (FAILED,) * 2
         assert "the solver gave up" in step.failure
 
 
 def test_a_late_decision_is_abandoned_at_the_deadline_and_the_next_tick_decides_again():
-    config = GuardrailConfig(deadline_s=0.2)
+    config = LiveGuardrails(deadline_s=0.2)
     calls = []
     policy = Slow([3, 3], calls)
     deadline = Deadline(config.deadline_s)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from observations import observed
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import Memory
 from faro_lib.policies import PolicyContext, make
 from faro_lib.protocol import OVERRIDE
 from faro_lib.workload import Job, Traces
@@ -19,7 +19,7 @@ from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
 from faro_ops.operate.loop.tick import tick
 from faro_ops.operate.memory.overrides import Override, RejectedOrder, Settings
 from faro_ops.operate.memory.resume import next_memory
-from faro_ops.protocol import LivePlan
+from faro_ops.protocol import LiveGuardrails, LivePlan
 
 NONE = 0  # no order
 
@@ -117,7 +117,7 @@ class TestForAllOrders:
 # --- in the tick ----------------------------------------------------------------------------------
 
 JOBS = (Job("a", max_replicas=50), Job("b"), Job("c", min_replicas=2))  # 50 ordered for a
-FIXED = GuardrailConfig(fixed=("a",))
+FIXED = LiveGuardrails(fixed=("a",))
 
 
 def policy_named(name, jobs):

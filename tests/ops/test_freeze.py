@@ -14,7 +14,6 @@ from observations import observed
 from test_kube_ceilings import cluster_on, two_services
 from waiting import until
 
-from faro_lib.control import GuardrailConfig
 from faro_lib.protocol import OVERRIDE
 from faro_lib.workload import Job
 from faro_ops import cli
@@ -25,7 +24,7 @@ from faro_ops.operate.kube.plan_overrides import PlanOverrides
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.memory.overrides import ALL_JOBS, LastKnown, Override, Watched
-from faro_ops.protocol import LivePlan
+from faro_ops.protocol import LiveGuardrails, LivePlan
 
 NOW_S = time.time()
 NAMES = ("a", "b")
@@ -76,7 +75,7 @@ class TestTheLoop:
     )
     def test_whatever_is_observed(self, fields):
         cluster = Cluster(4, 2, **fields)
-        self.ticks(cluster, guardrails=GuardrailConfig("fair-share", stale_after_s=0.0))
+        self.ticks(cluster, guardrails=LiveGuardrails("fair-share", stale_after_s=0.0))
         assert cluster.target == [4, 2]
 
     def test_although_the_policy_fails(self):
@@ -85,7 +84,7 @@ class TestTheLoop:
                 raise ValueError("no plan")
 
         cluster = Cluster(4, 2)
-        options = {"guardrails": GuardrailConfig("fair-share"), "on_failure": lambda *_: None}
+        options = {"guardrails": LiveGuardrails("fair-share"), "on_failure": lambda *_: None}
         self.ticks(cluster, Failing([9, 9]), **options)
         assert cluster.target == [4, 2]
 
@@ -122,7 +121,7 @@ class TestTheLoop:
     def test_a_count_for_one_job_is_in_force_while_the_others_are_frozen(self):
         cluster = Cluster(4, 2)
         jobs = (Job("a", cold_start_s=5.0, max_replicas=6), JOBS[1])
-        options = {"guardrails": GuardrailConfig(fixed=("a",)), "frozen": lambda: ("b",)}
+        options = {"guardrails": LiveGuardrails(fixed=("a",)), "frozen": lambda: ("b",)}
         steps = []
         run(cluster, Wanting([9, 9]), jobs, 55.0, on_step=steps.append, **options)
         assert cluster.target == [6, 2]

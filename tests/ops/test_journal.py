@@ -13,7 +13,6 @@ from journal_things import edited, exported
 from live_things import Wanting
 from observations import observed
 
-from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.tick import Memory, tick
 from faro_lib.policies import FairShare
 from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
@@ -22,19 +21,20 @@ from faro_lib.workload.replicas import Batched
 from faro_ops.advise.audit.records import records_from_journal
 from faro_ops.advise.sources.load_history import history_from_journal
 from faro_ops.cli import main
-from faro_ops.cli.controller import changes_since, clock_of
 from faro_ops.journal import database, lines, pruning, writing
 from faro_ops.journal.database import day_files
 from faro_ops.journal.reading import newest, parts, parts_at, read, recorded
 from faro_ops.journal.ticks import Header, Trouble
 from faro_ops.journal.writing import Journal
+from faro_ops.operate.controller.controller import changes_since, run_clock
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.loop.loop import long_gap_s, run
 from faro_ops.operate.memory.overrides import Settings
 from faro_ops.operate.memory.resume import resume_run
+from faro_ops.protocol import LiveGuardrails
 
 JOBS = (Job("a"), Job("b"))
-HEADER = Header("FairShare", JOBS, GuardrailConfig(), 10.0, True, origin_s=0)
+HEADER = Header("FairShare", JOBS, LiveGuardrails(), 10.0, True, origin_s=0)
 TICKS = 60
 
 
@@ -297,7 +297,7 @@ def test_the_last_decision_is_looked_for_in_earlier_files_if_all_newer_ticks_are
             for n in range(6 * day, 6 * day + 6):
                 seen = observed([4, 4], now_s=10.0 * (n + 1))
                 policy = FairShare()
-                _, step = tick(policy, GuardrailConfig(), JOBS, Memory.start(policy, JOBS), seen)
+                _, step = tick(policy, LiveGuardrails(), JOBS, Memory.start(policy, JOBS), seen)
                 plan = replace(step.plan, reason=(reason, "hold"))
                 journal.tick(replace(step, plan=plan), None)
     assert main(["explain", str(path)]) == 0
@@ -318,11 +318,11 @@ def ahead(path):
 def resumed(path):
     """(clock, changes, what is resumed) of a controller that starts with a journal."""
     with Journal(path) as journal:
-        clock = clock_of(journal, threading.Event())
-        changes = changes_since(journal, Settings(JOBS, {}), GuardrailConfig(), clock)
+        clock = run_clock(journal, threading.Event())
+        changes = changes_since(journal, Settings(JOBS, {}), LiveGuardrails(), clock)
         header = replace(HEADER, origin_s=clock.origin_s, start_s=clock.now_s, changes=changes)
         past = resume_run(journal, FairShare(), header, clock.now_s)
-        _, step = tick(FairShare(), GuardrailConfig(), JOBS, past.memory, seen_at(clock.now_s))
+        _, step = tick(FairShare(), LiveGuardrails(), JOBS, past.memory, seen_at(clock.now_s))
         journal.tick(step, None)
     return clock, changes, past
 
@@ -348,9 +348,9 @@ def test_after_the_clock_was_set_back_a_run_goes_on_with_another_time_0_and_one_
 def test_the_next_start_after_the_clock_was_set_back_continues_the_new_part(ahead):
     clock, _, _ = resumed(ahead)
     with Journal(ahead) as journal:
-        again = clock_of(journal, threading.Event())
+        again = run_clock(journal, threading.Event())
         assert again.origin_s == clock.origin_s
-        assert changes_since(journal, Settings(JOBS, {}), GuardrailConfig(), again) == ()
+        assert changes_since(journal, Settings(JOBS, {}), LiveGuardrails(), again) == ()
 
 
 def test_the_counts_before_the_clock_was_set_back_are_still_known(ahead):
@@ -363,14 +363,14 @@ def test_a_last_tick_that_is_less_than_a_tick_ahead_moves_no_time_0(path):
     origin_s = int(time.time()) - 10 * TICKS + 5
     write_ticks(path, header=replace(HEADER, origin_s=origin_s))
     with Journal(path) as journal:
-        assert clock_of(journal, threading.Event()).origin_s == origin_s
+        assert run_clock(journal, threading.Event()).origin_s == origin_s
 
 
 def test_a_guardrail_with_another_value_begins_a_part_and_is_named(path):
     write_ticks(path)
-    guardrails = GuardrailConfig(max_scale_down=0.2)
+    guardrails = LiveGuardrails(max_scale_down=0.2)
     with Journal(path) as journal:
-        clock = clock_of(journal, threading.Event())
+        clock = run_clock(journal, threading.Event())
         (change,) = changes_since(journal, Settings(JOBS, {}), guardrails, clock)[-1:]
         assert change == "guardrail max_scale_down: None -> 0.2"
         with pytest.raises(ValueError, match="written by a run with other guardrails"):

@@ -9,7 +9,7 @@ import pytest
 from kube_api import ClusterApi
 from kube_things import HPA, Measured, hpa, node, objects, pod
 
-from faro_lib.control import GuardrailConfig, Step
+from faro_lib.control import Step
 from faro_lib.protocol import CONTESTED, HOLD, PLANNED, hold
 from faro_lib.workload import Job
 from faro_ops.operate.kube import preflight
@@ -23,7 +23,7 @@ from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
 from faro_ops.operate.loop import loop
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.scaling import NotScaled
-from faro_ops.protocol import LivePlan
+from faro_ops.protocol import LiveGuardrails, LivePlan
 
 JOBS = (Job("a"), Job("b"))
 QUERIES = {"requests": "r[$window]", "latency_mean_s": "l[$window]"}
@@ -282,7 +282,7 @@ class Once(Bounds):
 
 def test_bounds_that_an_operator_sets_while_no_controller_leads_stay_until_the_next_plan(tmp_path):
     server = two_services()
-    leader = {"guardrails": GuardrailConfig(), "journal": tmp_path / "j"}
+    leader = {"guardrails": LiveGuardrails(), "journal": tmp_path / "j"}
 
     def lead(until_s, **options):
         cluster, steps = Ticks(server, REFS, Measured(0.0, 0.0), Clock.starting_now(), 16.0), []
@@ -345,7 +345,7 @@ def test_a_job_without_data_keeps_its_bounds():
         Bounds([5, 1], [2, 1]),
         JOBS,
         300.0,
-        guardrails=GuardrailConfig(stale_after_s=0.0),
+        guardrails=LiveGuardrails(stale_after_s=0.0),
     )
     assert server.bounds() == {"a": (2, 5), "b": (3, 4)}
 

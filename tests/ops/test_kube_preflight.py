@@ -11,7 +11,7 @@ from kube_things import DEPLOYMENT, NAMESPACE, object_path, objects
 
 from faro_lib.workload import Job
 from faro_ops import cli
-from faro_ops.cli.model import REFIT_GB
+from faro_ops.operate.controller.model import REFIT_GB
 from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.client import ApiError
 from faro_ops.operate.kube.deployments import DeploymentRef

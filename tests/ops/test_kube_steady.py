@@ -16,7 +16,6 @@ from kube_api import KubeApi
 from kube_things import FAROPLAN, POD, QUOTA, pod, quota
 from observations import observed
 
-from faro_lib.control import GuardrailConfig
 from faro_lib.policies.loops import LoopState
 from faro_lib.protocol import PLAN_ATTEMPTS, Plan
 from faro_lib.workload import Job
@@ -42,7 +41,7 @@ from faro_ops.operate.limits.steady_capacity import (
 )
 from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED
 from faro_ops.operate.loop.loop import without_data
-from faro_ops.protocol import live_observation
+from faro_ops.protocol import LiveGuardrails, live_observation
 
 FULL = {"a": 8, "b": 8}  # all cores of both nodes
 
@@ -355,7 +354,7 @@ def test_a_tick_with_held_jobs_is_read_from_the_journal_as_it_was(tmp_path):
     step = world.tick()
     path = tmp_path / "journal"
     with Journal(path) as written:
-        written.begin(Header("FullUse", world.jobs, GuardrailConfig(), 10.0, True))
+        written.begin(Header("FullUse", world.jobs, LiveGuardrails(), 10.0, True))
         written.tick(step, None)
     _, (read,) = parts(path)[-1]
     seen = read.step.observation

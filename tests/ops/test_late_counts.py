@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from live_things import Wanting
 from observations import observed
 
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import Memory
 from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
 from faro_lib.policies.loops import TwoLoops
@@ -25,6 +25,7 @@ from faro_ops.operate.loop.late_counts import Folded
 from faro_ops.operate.loop.loop import LATE_COUNTS, refreshed
 from faro_ops.operate.loop.tick import tick
 from faro_ops.operate.memory.resume import resume_run
+from faro_ops.protocol import LiveGuardrails
 
 JOBS = (Job("a"), Job("b"))
 MINUTES = 20
@@ -60,7 +61,7 @@ def memory_after(known, minutes=MINUTES):
     memory = Memory.start(POLICY, JOBS)
     for minute in range(1, minutes + 1):
         seen = seen_at(minute, known(minute))
-        memory, _ = tick(POLICY, GuardrailConfig(), JOBS, memory, seen)
+        memory, _ = tick(POLICY, LiveGuardrails(), JOBS, memory, seen)
     return memory
 
 
@@ -143,7 +144,7 @@ def test_a_late_count_of_a_forecaster_that_was_replaced_is_counted_once():
     lost = []
     for minute in (11, 12):
         seen = seen_at(minute, known(minute))
-        memory, _ = tick(POLICY, GuardrailConfig(), JOBS, memory, seen)
+        memory, _ = tick(POLICY, LiveGuardrails(), JOBS, memory, seen)
         lost.append(memory.folded.lost)
     assert lost == [((0, 5),), ()]
 
@@ -186,13 +187,13 @@ def test_the_loop_names_a_count_that_the_forecaster_does_not_learn_any_more():
 def test_a_run_that_resumes_learns_counts_that_come_after_its_start(tmp_path, changes):
     path = tmp_path / "j"
     loop.run(World(), POLICY, JOBS, 8.5 * 60.0, journal=path)
-    header = Header("Looking", JOBS, GuardrailConfig(), 60.0, True, changes=changes)
+    header = Header("Looking", JOBS, LiveGuardrails(), 60.0, True, changes=changes)
     with Journal(path) as journal:
         past = resume_run(journal, POLICY, header)
     memory = past.memory
     for minute in range(9, MINUTES + 1):
         seen = seen_at(minute, late(0, 5, 5)(minute))
-        memory, _ = tick(POLICY, GuardrailConfig(), JOBS, memory, seen)
+        memory, _ = tick(POLICY, LiveGuardrails(), JOBS, memory, seen)
     assert same(loop_of(memory.state).forecaster, IN_TIME)
 
 
@@ -200,7 +201,7 @@ def test_a_policy_without_a_forecast_has_no_late_counts():
     policy = Wanting([1, 2])
     memory = Memory.start(policy, JOBS)
     for minute in (1, 2):
-        memory, _ = tick(policy, GuardrailConfig(), JOBS, memory, seen_at(minute, COUNTS))
+        memory, _ = tick(policy, LiveGuardrails(), JOBS, memory, seen_at(minute, COUNTS))
     assert memory.folded == replace(Folded(), counts=memory.folded.counts)
 
 
@@ -212,7 +213,7 @@ def test_faro_plans_with_a_late_count_as_with_one_in_time():
         memory = Memory.start(policy, JOBS)
         for minute in range(1, 11):
             memory, step = tick(
-                policy, GuardrailConfig(), JOBS, memory, seen_at(minute, known(minute))
+                policy, LiveGuardrails(), JOBS, memory, seen_at(minute, known(minute))
             )
         plans.append(step.plan.forecast_rps)
     np.testing.assert_array_equal(*plans)

@@ -20,21 +20,22 @@ from live_things import JOBS, Wanting
 
 import studies.paper.cilantro  # noqa: F401, registers Cilantro
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig
 from faro_lib.forecast.kalman import untrained
 from faro_lib.policies import PolicyContext, make
 from faro_lib.protocol import DRIFT_CORRECTED, FAILED, HOLD, MISSING
 from faro_lib.simulate import SimulatedCluster, draw
 from faro_lib.simulate.measure import measure
 from faro_lib.workload.synthetic import synthetic
-from faro_ops.cli.controller import print_step, stopped_by_signals
+from faro_ops.cli.run import print_step
 from faro_ops.journal import reading, ticks, writing
+from faro_ops.operate.controller.controller import stopped_by_signals
 from faro_ops.operate.export.explanation import decision_at, explained
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.limits.pacing import paced
 from faro_ops.operate.loop.job_states import GONE, JobStates
 from faro_ops.operate.loop.loop import APPLY, JOURNAL, OBSERVE, run
 from faro_ops.operate.memory import resume
+from faro_ops.protocol import LiveGuardrails
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")
 
@@ -328,9 +329,9 @@ def test_a_journal_of_another_policy_other_jobs_or_guardrails_is_refused(day, co
     policy, path = make("AIAD", context), tmp_path / "j"
     run(cluster_of(day, policy), policy, day.jobs, journal=path, until_s=30.0)
     for other, jobs, guardrails in (
-        (make("MArk", context), day.jobs, GuardrailConfig()),
-        (policy, JOBS, GuardrailConfig()),
-        (policy, day.jobs, GuardrailConfig(max_scaling_actions=1)),
+        (make("MArk", context), day.jobs, LiveGuardrails()),
+        (policy, JOBS, LiveGuardrails()),
+        (policy, day.jobs, LiveGuardrails(max_scaling_actions=1)),
     ):
         with (
             writing.Journal(path) as opened,

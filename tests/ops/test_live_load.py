@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ from faro_ops.advise.profile.load_generator import (
 from faro_ops.advise.profile.load_profile import offer_load
 from faro_ops.advise.profile.profile import Profile, moments, profile_job, write_profiles
 from faro_ops.jobs_table import read_sections
+from faro_ops.operate.rayserve.running_job import RunningJob
 from faro_ops.operate.rayserve.spec import EMULATED, serve_specs
 from faro_ops.operate.rayserve.statistics import empty_row
 from studies.live.agreement import lost_utility_error, pairs, published_distance, ranking_distance
@@ -349,8 +351,9 @@ def profiled(monkeypatch, outcome, first_s, last_s, **of_replicas):
         "faro_ops.advise.profile.profile.time",
         SimpleNamespace(time=lambda: 0.5, sleep=lambda _: None),
     )
-    monkeypatch.setattr("faro_ops.advise.profile.profile.measure_cold_start", lambda *_: 6.0)
-    return profile_job(None, http, "a", serve_specs((Job("a"),))[0], requests=10)
+    monkeypatch.setattr(RunningJob, "more_replicas", lambda *_: nullcontext((2, 6.0)))
+    service = RunningJob(None, http, "a", serve_specs((Job("a"),))[0])
+    return profile_job(service, requests=10)
 
 
 def test_a_service_that_refuses_every_request_has_no_service_time(monkeypatch):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from live_things import JOBS, FakeRay, Wanting
 
-from faro_ops.cli import backends
 from faro_ops.http import HttpError
+from faro_ops.operate.controller import backends
 from faro_ops.operate.limits.steady_capacity import SHRINK_AFTER_S, STALE_S
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates

@@ -34,6 +34,7 @@ from faro_ops.operate.rayserve import local
 from faro_ops.operate.rayserve.backend import Endpoint
 from faro_ops.operate.rayserve.cluster import RayServeCluster
 from faro_ops.operate.rayserve.deploy import APPLICATIONS, configuration, deploy
+from faro_ops.operate.rayserve.running_job import RunningJob
 from faro_ops.operate.rayserve.spec import serve_specs
 from studies.live.generator import Generator
 
@@ -367,7 +368,7 @@ def test_a_profile_measures_the_service_time_and_restores_the_replica_count(ray)
         )
         before[0] -= 1
         until(lambda: running(ray) == before)
-    measured = profile_job(ray.ray, ray.http, "a", SERVED[0], requests=50)
+    measured = profile_job(RunningJob(ray.ray, ray.http, "a", SERVED[0]), requests=50)
     assert measured.requests == 50
     assert measured.service_time_s > 0.8 * SERVICE_S  # of a mean of 50 draws
     assert measured.network_overhead_s > 0

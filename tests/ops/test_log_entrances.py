@@ -14,7 +14,7 @@ from faro_lib.workload import Job, request_log
 from faro_lib.workload.log_traces import read_workload
 from faro_ops.advise.audit.records import records_from_log
 from faro_ops.cli.app import exit_status
-from faro_ops.cli.model import FreshModel, Source
+from faro_ops.operate.controller.model import FreshModel, Source
 
 DAY = 1440
 

@@ -14,7 +14,7 @@ from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.request_log import read_request_log
 from faro_ops.advise.calibrate import tokens_of
 from faro_ops.advise.sources.load_history import history_from_csv
-from faro_ops.cli.model import Source
+from faro_ops.operate.controller.model import Source
 from studies.traces.files import write_jobs
 
 REPLICA = Continuous(0.02, 0.001, 1e-4, 16, 50, 200, prompt_cv=1.0, slo_on="first_token")

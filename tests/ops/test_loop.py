@@ -8,13 +8,13 @@ import pytest
 from live_things import Wanting
 from observations import observed
 
-from faro_lib.control import GuardrailConfig
 from faro_lib.control.loop import tick_times
 from faro_lib.policies import FairShare
 from faro_lib.protocol import DRIFT_CORRECTED, HOLD, hold
 from faro_lib.workload import Job
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import run
+from faro_ops.protocol import LiveGuardrails
 
 
 class Recorder:
@@ -161,7 +161,7 @@ def test_a_new_leader_removes_nothing_in_its_first_minute(tmp_path):
             super().apply(target, drop)
             self.target = int(target[0])
 
-    cluster, guardrails = Large(), GuardrailConfig(max_scale_down=0.2)
+    cluster, guardrails = Large(), LiveGuardrails(max_scale_down=0.2)
     options = {"guardrails": guardrails, "takes_over": True}
     run(cluster, Wanting([1]), (Job("a", max_replicas=20),), 85.0, **options)
     assert [target for _, (target,), _ in cluster.applied] == [20] * 6 + [16] * 2

@@ -9,9 +9,9 @@ from live_things import JOBS, Still, Wanting
 from waiting import PATIENCE_S
 
 from faro_ops import cli
-from faro_ops.cli.shared import say
 from faro_ops.journal import database
 from faro_ops.journal.documents import Texts
+from faro_ops.log import say
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.memory.overrides import LastKnown, Override, Watched

@@ -19,14 +19,13 @@ from observations import observed
 from waiting import until
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig
 from faro_lib.protocol import OVERRIDE
 from faro_lib.workload import Job, Traces
 from faro_ops import cli
-from faro_ops.cli import backends
-from faro_ops.cli import model as models
-from faro_ops.cli.controller import changes_since, clock_of
 from faro_ops.journal import reading, ticks, writing
+from faro_ops.operate.controller import backends
+from faro_ops.operate.controller import model as models
+from faro_ops.operate.controller.controller import changes_since, run_clock
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.kube.operate import NamespacedName
 from faro_ops.operate.loop import settings_change
@@ -37,6 +36,7 @@ from faro_ops.operate.loop.startup import once
 from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.memory.overrides import Override, Settings, Watched
 from faro_ops.operate.memory.resume import resume_run
+from faro_ops.protocol import LiveGuardrails
 
 NOW_S = time.time()
 
@@ -151,7 +151,7 @@ def header_without_the_fixed_count(policy):
     return ticks.Header(
         policy.name,
         JOBS,
-        GuardrailConfig(),
+        LiveGuardrails(),
         policy.tick_s,
         apply=True,
         changes=("over: job 'a'",),
@@ -165,7 +165,7 @@ class TestAJournalWithChanges:
         run(Still(), Wanting([1, 1]), JOBS, 35.0, journal=path)
         fixed = (Job("a", cold_start_s=5.0, min_replicas=3, max_replicas=3), JOBS[1])
         options = dict(
-            guardrails=GuardrailConfig(fixed=("a",)), changes=("job 'a': 3 replicas, by me",)
+            guardrails=LiveGuardrails(fixed=("a",)), changes=("job 'a': 3 replicas, by me",)
         )
         run(Still(30.0), Wanting([1, 1]), fixed, 55.0, journal=path, **options)
         return path
@@ -211,7 +211,7 @@ class TestAJournalWithChanges:
         assert "job 'a': 3 replicas, by me" in capsys.readouterr().out
 
     def test_another_policy_is_refused_as_before(self, path):
-        other = ticks.Header("AIAD", JOBS, GuardrailConfig(), 10.0, True, changes=("x",))
+        other = ticks.Header("AIAD", JOBS, LiveGuardrails(), 10.0, True, changes=("x",))
         with (
             writing.Journal(path) as opened,
             pytest.raises(ValueError, match="run with other policy"),
@@ -219,10 +219,10 @@ class TestAJournalWithChanges:
             resume_run(opened, Wanting([1, 1]), other)
 
     def test_other_guardrails_begin_a_part_and_are_named(self, path):
-        policy, guardrails = Wanting([1, 1]), GuardrailConfig("fair-share", max_scale_down=0.2)
+        policy, guardrails = Wanting([1, 1]), LiveGuardrails("fair-share", max_scale_down=0.2)
         settings = Settings(JOBS, {})
         with writing.Journal(path) as opened:
-            clock = clock_of(opened, threading.Event())
+            clock = run_clock(opened, threading.Event())
             changes = changes_since(opened, settings, guardrails, clock)
             header = ticks.Header(policy.name, JOBS, guardrails, 10.0, True, changes=changes)
             assert resume_run(opened, policy, header).ticks is None
@@ -275,7 +275,7 @@ class TestAPartWithoutATick:
     def test_the_memory_is_that_of_the_last_part_with_ticks(self, path):
         policy = Wanting([4, 1])
         header = ticks.Header(
-            policy.name, JOBS, GuardrailConfig(), policy.tick_s, True, changes=("back again",)
+            policy.name, JOBS, LiveGuardrails(), policy.tick_s, True, changes=("back again",)
         )
         with writing.Journal(path) as opened:
             past = resume_run(opened, policy, header)
@@ -285,10 +285,10 @@ class TestAPartWithoutATick:
 
     def test_the_next_run_continues_its_clock_and_knows_what_has_changed(self, path):
         with writing.Journal(path) as opened:
-            clock = clock_of(opened, threading.Event())
+            clock = run_clock(opened, threading.Event())
             assert clock.origin_s == 1_700_000_000
             settings = Settings(self.CHANGED, {})
-            assert changes_since(opened, settings, GuardrailConfig(), clock) == (
+            assert changes_since(opened, settings, LiveGuardrails(), clock) == (
                 "job 'a': slo_s 0.72 -> 0.3",
             )
 

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import yaml
 
+from faro_lib.simulate import LIVE
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched, Disaggregated, mapping_of
 from faro_ops import cli
 from faro_ops.advise.recommend import pairs
 from faro_ops.advise.recommend.pairs import best_prefill, sustained_rps, with_pairs, with_prefill
-from faro_ops.advise.recommend.recommendation import LIVE, recommend
+from faro_ops.advise.recommend.recommendation import recommend
 from faro_ops.advise.sources.load_history import history_of
-from faro_ops.cli.controller import table_reader
 from faro_ops.cli.recommend import _text
 from faro_ops.jobs_table import read_served
+from faro_ops.operate.controller.controller import table_reader
 
 # Both SLOs: 1 s to the first token, and 0.05 s per later token.
 LONG_PROMPTS = Disaggregated(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kube_things import node, pod
 from observations import known_of, observed
 
-from faro_lib.control import GuardrailConfig, Memory, Pending
+from faro_lib.control import Memory, Pending
 from faro_lib.control.limits import Wanted
 from faro_lib.policies import FairShare
 from faro_lib.protocol import hold
@@ -17,7 +17,7 @@ from faro_lib.workload import Job
 from faro_ops.operate.kube.capacity import Shape, capacity, placement
 from faro_ops.operate.limits.placement import nodes, placeable
 from faro_ops.operate.loop.tick import tick
-from faro_ops.protocol import FRAGMENTED, live_plan
+from faro_ops.protocol import FRAGMENTED, LiveGuardrails, live_plan
 
 
 def fitting(target, cores, placed, free):
@@ -91,7 +91,7 @@ def test_a_plan_that_would_leave_a_pod_pending_is_cut_and_says_fragmented():
             return after, type(plan)(np.array([2, 2]), plan.drop, ("planned",) * 2)
 
     policy = TwoLarge()
-    _, step = tick(policy, GuardrailConfig(), jobs, Memory.start(policy, jobs), seen)
+    _, step = tick(policy, LiveGuardrails(), jobs, Memory.start(policy, jobs), seen)
     assert step.target.tolist() == [1, 2], "8 cores would hold 2 x 3 + 2, but no node has 3 left"
     assert step.plan.reason[0] == FRAGMENTED
 

@@ -4,7 +4,7 @@ table, and the picture.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -39,7 +39,6 @@ from faro_ops.advise.profile.load_profile import (
     to_repeat,
 )
 from faro_ops.advise.profile.profile import Profile, write_profiles
-from faro_ops.operate.rayserve.spec import serve_specs
 
 SLO_S = 0.5
 
@@ -212,20 +211,18 @@ def offered_to(
         offered.append((rate_rps, seconds))
         return rate_rps, {LATENCY: np.full(100, latency_s)}
 
-    @contextmanager
-    def more_replicas(ray, spec, more):
-        yield 1 + more, 0.0
-
-    for name, stub in (("offer_load", offer_load), ("more_replicas", more_replicas)):
-        monkeypatch.setattr(f"faro_ops.advise.profile.load_profile.{name}", stub)
+    monkeypatch.setattr("faro_ops.advise.profile.load_profile.offer_load", offer_load)
     monkeypatch.setattr(
         "faro_ops.advise.profile.load_profile.calibrate", lambda measurements, **options: None
     )
     monkeypatch.setattr("faro_ops.advise.profile.load_profile.measurements_of", lambda rows: None)
-    (spec,) = serve_specs((job,))
-    http = SimpleNamespace(address="http://127.0.0.1")
+    service = SimpleNamespace(
+        url="http://127.0.0.1/a",
+        max_ongoing_requests=10,
+        more_replicas=lambda more: nullcontext((1 + more, 0.0)),
+    )
     profile = Profile(service_time_s, 0.1, 0.001, 200)
-    measure_kind(None, http, job, spec, profile, seconds, more=more)
+    measure_kind(service, job, profile, seconds, more=more)
     return offered
 
 
@@ -322,8 +319,8 @@ class TestCommand:
     def test_what_was_measured_before_a_job_fails_is_in_the_table(
         self, backends, path, monkeypatch
     ):
-        def profile_job(ray, http, job, *_):
-            if job == "b":
+        def profile_job(service, *_):
+            if service.name == "b":
                 raise ValueError("no request was served")
             return Profile(0.07, 0.2, 0.003, 200, cold_start_s=6.0)
 

@@ -14,7 +14,7 @@ from live_things import Wanting
 from faro_lib.experiments.trials import run_trials, trial_seeds
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
-from faro_lib.simulate import SimulatedCluster, draw
+from faro_lib.simulate import LIVE, SimulatedCluster, draw
 from faro_lib.simulate.cluster import PAPER
 from faro_lib.utility import predicted_latency
 from faro_lib.workload import Job, Traces, Workload, arrays_of
@@ -24,7 +24,7 @@ from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.advise.recommend import recommendation
 from faro_ops.advise.recommend.advice import advise
-from faro_ops.advise.recommend.recommendation import LIVE, recommend
+from faro_ops.advise.recommend.recommendation import recommend
 from faro_ops.advise.recommend.replay import Replay, busiest_part
 from faro_ops.advise.recommend.sizing import (
     SEEDS,

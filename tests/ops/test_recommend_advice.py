@@ -15,13 +15,13 @@ from faro_lib.experiments.trials import trial_seeds
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.protocol import hold
-from faro_lib.simulate import SimulatedCluster
+from faro_lib.simulate import LIVE, SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload
 from faro_ops import cli
 from faro_ops.advise.recommend import recommendation, replay, sizing
 from faro_ops.advise.recommend.advice import LEAST_GAIN, advise
-from faro_ops.advise.recommend.recommendation import LIVE, Recommendation, recommend
+from faro_ops.advise.recommend.recommendation import Recommendation, recommend
 from faro_ops.advise.recommend.replay import Replay
 from faro_ops.advise.recommend.sizing import (
     SEEDS,

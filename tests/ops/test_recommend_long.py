@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faro_lib.simulate import SimulatedCluster
+from faro_lib.simulate import LIVE, SimulatedCluster
 from faro_lib.simulate.run import Decisions, evaluate_run
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import arrays_of
 from faro_lib.workload.readers import read_jobs
-from faro_ops.advise.recommend.recommendation import LIVE, recommend
+from faro_ops.advise.recommend.recommendation import recommend
 from faro_ops.advise.recommend.sizing import uniform_draws
 from faro_ops.advise.sources.load_history import history_of
 

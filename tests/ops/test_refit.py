@@ -20,10 +20,18 @@ from faro_lib import forecast, protocol
 from faro_lib.policies import PolicyContext, make
 from faro_lib.workload import Traces
 from faro_ops import cli
-from faro_ops.cli import model as models
-from faro_ops.cli.model import ACCEPTED, FAILED, JOURNAL, REFUSED, REVERTED, FreshModel, Source
 from faro_ops.journal.reading import parts
 from faro_ops.journal.writing import Journal
+from faro_ops.operate.controller import model as models
+from faro_ops.operate.controller.model import (
+    ACCEPTED,
+    FAILED,
+    JOURNAL,
+    REFUSED,
+    REVERTED,
+    FreshModel,
+    Source,
+)
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.loop import background
 from faro_ops.operate.loop.background import in_child, latest

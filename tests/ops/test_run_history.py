@@ -11,16 +11,17 @@ from live_things import Wanting
 from observations import observed
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig, Step
+from faro_lib.control import Step
 from faro_lib.policies import PolicyContext, make
 from faro_lib.protocol import hold
 from faro_lib.workload import Job, Traces
-from faro_ops.advise.sources.load_history import exported_days, journal_days
-from faro_ops.cli.model import Source, at_time_of_day, context_of
 from faro_ops.journal import reading, ticks, writing
+from faro_ops.operate.controller.model import Source, at_time_of_day, context_of
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.memory.overrides import Settings
+from faro_ops.protocol import LiveGuardrails
+from faro_ops.recorded_days import exported_days, journal_days
 
 JOBS = (Job("a"),)
 MORNING, EVENING = 100, 900  # requests per minute before and after noon
@@ -108,14 +109,14 @@ def test_days_before_the_clocks_changed_are_learnt_by_the_local_time_of_day(
     monkeypatch.setattr(time, "time", lambda: end_s)
     if source == "prometheus":
         monkeypatch.setattr(
-            "faro_ops.advise.sources.load_history.read_prometheus", lambda *_, **__: (("a",), hours)
+            "faro_ops.recorded_days.read_prometheus", lambda *_, **__: (("a",), hours)
         )
         traces = exported_days("http://p:9090", JOBS)
     else:
         path = tmp_path / "journal"
         with writing.Journal(path) as written:
             origin_s = int(end_s) - 60 * minutes
-            header = ticks.Header("x", JOBS, GuardrailConfig(), 60.0, True, origin_s=origin_s)
+            header = ticks.Header("x", JOBS, LiveGuardrails(), 60.0, True, origin_s=origin_s)
             written.begin(header)
             for minute in range(15, minutes + 1, 15):
                 seen = observed(
@@ -150,7 +151,7 @@ def exported(monkeypatch):
         counts[0, -600:-540] = np.nan
         return ("a", "other"), counts
 
-    monkeypatch.setattr("faro_ops.advise.sources.load_history.read_prometheus", read_prometheus)
+    monkeypatch.setattr("faro_ops.recorded_days.read_prometheus", read_prometheus)
     return days(1)[0, 0, 0]
 
 
@@ -169,7 +170,7 @@ def test_only_what_controllers_of_the_same_namespace_have_exported_is_learnt(mon
         queries.append(query)
         raise ConnectionError("no answer")
 
-    monkeypatch.setattr("faro_ops.advise.sources.load_history.read_prometheus", read_prometheus)
+    monkeypatch.setattr("faro_ops.recorded_days.read_prometheus", read_prometheus)
     Source("prometheus", prometheus="http://p:9090", namespace="faro").model(JOBS)
     Source("prometheus", prometheus="http://p:9090").model(JOBS)
     assert queries == [  # a Prometheus may not give its series that label
@@ -191,7 +192,7 @@ def test_a_new_job_and_a_server_without_an_answer_are_one_line_and_nothing_is_le
     def refuse(*_, **__):
         raise ConnectionError("no answer from Prometheus")
 
-    monkeypatch.setattr("faro_ops.advise.sources.load_history.read_prometheus", refuse)
+    monkeypatch.setattr("faro_ops.recorded_days.read_prometheus", refuse)
     assert source.model(JOBS).inner.names == ("kalman", "poisson")
     assert (
         capsys.readouterr().err

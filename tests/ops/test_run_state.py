@@ -12,7 +12,7 @@ from kube_things import CONFIGMAP
 from observations import observed
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import Memory
 from faro_lib.control.guardrails import CONTESTED_AT
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.faro import tuned
@@ -34,7 +34,7 @@ from faro_ops.operate.memory.run_state import (
     RunState,
     Unusable,
 )
-from faro_ops.protocol import AUTHORITY
+from faro_ops.protocol import AUTHORITY, LiveGuardrails
 
 COLUMNS = {
     "level": 3.0,
@@ -150,7 +150,7 @@ def test_a_state_that_somebody_deleted_is_written_again(api):
 # --- hand-over ------------------------------------------------------------------------------------
 
 JOBS = (Job("a", max_replicas=9), Job("b", max_replicas=9))
-CONFIG = GuardrailConfig()
+CONFIG = LiveGuardrails()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from kube_things import DEPLOYMENT
 from observations import observed
 
 from faro_lib import forecast
-from faro_lib.control import GuardrailConfig, Memory
+from faro_lib.control import Memory
 from faro_lib.policies import PolicyContext
 from faro_lib.policies.learning import Learned, Learner
 from faro_lib.policies.raised import Raised
@@ -27,9 +27,9 @@ from faro_lib.queueing.slower import Slower
 from faro_lib.workload import Job
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
-from faro_ops.cli.model import policy_of
 from faro_ops.journal import reading
 from faro_ops.journal.writing import Journal
+from faro_ops.operate.controller.model import named_policy
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.deployments import template_revision
 from faro_ops.operate.limits.authority import ADVISE, FULL, Authority, WithAuthority
@@ -44,13 +44,14 @@ from faro_ops.operate.memory import resume
 from faro_ops.operate.memory.run_state import JournalState, RunState
 from faro_ops.operate.rayserve.applications import listing_of
 from faro_ops.operate.rayserve.spec import ServeSpec
+from faro_ops.protocol import LiveGuardrails
 
 JOBS = tuple(
     Job(name, slo_s=1.0, service_time_s=0.2, service_scv=0.2, max_replicas=9, model="own")
     for name in "abc"
 )
 TRUTH = {"a": 1.5, "b": 1.0, "c": 0.8}
-CONFIG = GuardrailConfig()
+CONFIG = LiveGuardrails()
 MODEL = Formula("mgc")  # of `tuned` without a measured table
 
 
@@ -62,7 +63,7 @@ def context():
 
 @pytest.fixture(scope="module")
 def faro(context):
-    return policy_of("Faro-Sum", context, learning=True)
+    return named_policy("Faro-Sum", context, learning=True)
 
 
 class Services:
@@ -113,12 +114,12 @@ def errors(memory) -> np.ndarray:
 
 
 def test_only_faro_policies_learn_and_none_with_learning_off(context):
-    assert policy_of("Faro-FairSum", context, learning=True).learner is not None
-    assert policy_of("Faro-Sum", context, learning=False).learner is None
-    assert policy_of("Faro-Sum", context, learning=True).name == "Faro-Sum", "as in old journals"
-    assert not hasattr(policy_of("AIAD", context, learning=True), "learner")
+    assert named_policy("Faro-FairSum", context, learning=True).learner is not None
+    assert named_policy("Faro-Sum", context, learning=False).learner is None
+    assert named_policy("Faro-Sum", context, learning=True).name == "Faro-Sum", "as in old journals"
+    assert not hasattr(named_policy("AIAD", context, learning=True), "learner")
     with pytest.raises(ValueError, match="learns service times; leave out --no-learning"):
-        policy_of("Faro-Sum-learning", context, learning=False)
+        named_policy("Faro-Sum-learning", context, learning=False)
 
 
 @pytest.mark.usefixtures("coarse_tables")
@@ -168,7 +169,7 @@ def test_a_slow_service_loses_no_authority_once_its_time_is_learned(context):
 
     def level(learning):
         earned = replace(Authority.none(3), level=np.full(3, float(FULL)))
-        faro = policy_of("Faro-Sum", context, learning)
+        faro = named_policy("Faro-Sum", context, learning)
         services = Services(slow)
         services.apply = lambda target, drop: None
         memory, _ = ticked(WithAuthority.of(faro, earned), services, minutes=90)
@@ -540,7 +541,7 @@ def test_a_run_without_learning_keeps_the_section_for_the_next_one(context, tmp_
     stored, _ = section
     store = JournalState(tmp_path / "j")
     store.write(RunState(1e9, "host", {}, {SECTION: stored}))
-    policy = policy_of("Faro-Sum", context, learning=False)
+    policy = named_policy("Faro-Sum", context, learning=False)
     kept = Surviving(store, writer="host")
     memory = kept.begin(Memory.start(policy, JOBS), JOBS, RunTime(1e9), 1630.0, -np.inf)
     memory, _ = ticked(policy, Services(), minutes=1, memory=memory)

@@ -17,8 +17,8 @@ from waiting import PATIENCE_S
 
 from faro_lib.protocol import hold
 from faro_ops.cli import main
-from faro_ops.cli import model as models
 from faro_ops.journal.reading import parts
+from faro_ops.operate.controller import model as models
 from faro_ops.operate.kube import job_checks
 from faro_ops.operate.loop import settings_change
 

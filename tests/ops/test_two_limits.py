@@ -18,7 +18,6 @@ import yaml
 from observations import observed as observation_of
 from waiting import in_virtual_time
 
-from faro_lib.control.guardrails import GuardrailConfig
 from faro_lib.control.tick import Step
 from faro_lib.protocol import hold
 from faro_lib.workload import Job
@@ -48,6 +47,7 @@ from faro_ops.operate.rayserve.recent import RecentSeconds
 from faro_ops.operate.rayserve.replica import ReplicaQueue
 from faro_ops.operate.rayserve.statistics import StatsAggregator, add_row, empty_row, fault_of
 from faro_ops.operate.rayserve.streams import Streams, stream_key
+from faro_ops.protocol import LiveGuardrails
 
 BOTH = Continuous(
     0.02, 0.001, 1e-4, 8, output_tokens=10, prompt_tokens=100, slo_on="both", per_token_weight=20
@@ -417,7 +417,7 @@ def test_the_exporter_names_both_latencies_and_the_goodput():
 def test_an_explanation_has_both_latencies_their_limits_and_the_goodput(tmp_path, capsys):
     path = tmp_path / "journal"
     with Journal(path) as journal:
-        journal.begin(Header("FairShare", (CHAT,), GuardrailConfig(), 10.0, True, origin_s=0))
+        journal.begin(Header("FairShare", (CHAT,), LiveGuardrails(), 10.0, True, origin_s=0))
         journal.tick(live_step(), None)
     assert main(["explain", str(path)]) == 0
     words = capsys.readouterr().out.splitlines()[-1].split()

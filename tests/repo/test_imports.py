@@ -48,13 +48,14 @@ ORDER = {
             "errors",
             "files",
             "section",
+            "log",
             "jobs_table",
             "request_deadline",
             "http",
             "prometheus",
             "free_memory",
         ),
-        *("protocol", "journal", "operate", "advise", "cli"),
+        *("protocol", "journal", "recorded_days", "operate", "advise", "cli"),
     ],
 }
 
@@ -145,6 +146,16 @@ def test_a_package_imports_only_from_packages_before_it(place):
         for module, other in arrows(place)
         if place_of(other) == place
         if order.index(package_of(other)) > order.index(package_of(module))
+    ]
+    assert wrong == []
+
+
+def test_advice_and_operation_do_not_know_each_other():
+    rooms = {"advise", "operate"}
+    wrong = [
+        f"{module} imports {other}"
+        for module, other in arrows("faro_ops")
+        if {package_of(module), package_of(other)} == rooms
     ]
     assert wrong == []
 

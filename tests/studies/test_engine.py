@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from observations import observed as observation_of
 
-from faro_lib.control import GuardrailConfig
 from faro_lib.control.tick import Step
 from faro_lib.protocol import hold
 from faro_lib.workload import Job
@@ -19,6 +18,7 @@ from faro_lib.workload.replicas import Continuous
 from faro_ops.advise.profile.load_generator import Sent
 from faro_ops.journal.ticks import Header
 from faro_ops.journal.writing import Journal
+from faro_ops.protocol import LiveGuardrails
 from studies.live.engine import scale as engine_scale
 from studies.live.engine.model import TIMINGS, Engine, check_engine, model_file
 from studies.live.engine.random_model import FIRST_WORD, Size, write_model
@@ -215,7 +215,7 @@ def test_the_minutes_of_the_controller_and_of_the_clients_are_the_same(tmp_path)
     origin_s = 1_000_000
     load_s = origin_s + 15 * 60 + 20.0
     with Journal(tmp_path / "journal") as written:
-        written.begin(Header("x", jobs, GuardrailConfig(), 10.0, True, origin_s=origin_s))
+        written.begin(Header("x", jobs, LiveGuardrails(), 10.0, True, origin_s=origin_s))
         for minute in range(15, 20):
             for second in (0.0, 30.0):
                 seen = observation_of(

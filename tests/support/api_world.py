@@ -18,7 +18,7 @@ from kube_things import LEASE, Measured, lease
 from waiting import PATIENCE_S
 
 from faro_ops import cli
-from faro_ops.cli import controller
+from faro_ops.operate.controller import controller
 
 NAMESPACE, NAME = "jobs", "faro"
 QUERIES = {"requests": "sum(x[$window])", "latency_mean_s": "sum(y[$window])"}

@@ -11,7 +11,7 @@ import numpy as np
 from kube_api import ClusterApi
 from kube_things import DEPLOYMENT, NODE, POD, QUOTA, Measured, node
 
-from faro_lib.control import GuardrailConfig, Memory, Step
+from faro_lib.control import Memory, Step
 from faro_lib.workload import Job
 from faro_ops.operate.kube.deployment_metrics import Queries
 from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
@@ -20,6 +20,7 @@ from faro_ops.operate.kube.operate import NamespacedName, watch_capacity
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.job_states import JobStates
 from faro_ops.operate.loop.tick import tick
+from faro_ops.protocol import LiveGuardrails
 
 NAMESPACE = "jobs"
 CORES = 8  # of a node
@@ -42,7 +43,7 @@ class World:
         self.jobs = tuple(Job(name, cold_start_s=5.0) for name in replicas)
         self.api = ClusterApi(replicas, dict.fromkeys(nodes, CORES))
         self.replicas = self.api.replicas
-        self.guardrails = GuardrailConfig()
+        self.guardrails = LiveGuardrails()
         self.clock = Clock.starting_now(in_s=-1000)
         self.metrics = Measured(np.full(len(self.jobs), 60.0))
         queries = Queries(requests="r[$window]", latency_mean_s="m[$window]")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from observations import observed
 
-from faro_lib.control import GuardrailConfig
 from faro_lib.control.tick import Step
 from faro_lib.workload import Job
 from faro_ops.journal import database
@@ -20,7 +19,7 @@ from faro_ops.journal.lines import exported_lines
 from faro_ops.journal.reading import recorded
 from faro_ops.journal.ticks import Header
 from faro_ops.operate.limits.authority import Authority
-from faro_ops.protocol import LivePlan, live_observation
+from faro_ops.protocol import LiveGuardrails, LivePlan, live_observation
 
 TICK_S = 10.0
 
@@ -65,7 +64,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, full: Callable[[], bool]) -> None
 def header_of(jobs: int) -> Header:
     """The header of a run of `jobs` jobs that earns its authority."""
     table = tuple(Job(f"service-{n}", slo_s=0.4, max_replicas=50) for n in range(jobs))
-    return Header("Faro-Sum", table, GuardrailConfig(), TICK_S, True, origin_s=0)
+    return Header("Faro-Sum", table, LiveGuardrails(), TICK_S, True, origin_s=0)
 
 
 def steps(jobs: int, minutes: int, every_s: float = TICK_S, seed: int = 0) -> Iterator[Step]:

@@ -14,9 +14,9 @@ from functools import cache, lru_cache
 import numpy as np
 
 from faro_lib.queueing import LatencyTable
+from faro_lib.simulate import LIVE
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job
-from faro_ops.advise.recommend.recommendation import LIVE
 from faro_ops.operate.rayserve.statistics import bucket_of, empty_row
 
 # Levels at which the distribution of latencies is measured; between them, it is interpolated.

@@ -20,13 +20,12 @@ from faro_lib.workload.timed import timed_counts
 from faro_ops.advise.sources.load_history import (
     History,
     history_of,
-    local_minute,
-    rows_of,
     with_times,
 )
 from faro_ops.jobs_table import read_unshared
 from faro_ops.journal.reading import arrivals, with_same_jobs
 from faro_ops.prometheus import read_prometheus
+from faro_ops.recorded_days import local_minute, rows_of
 
 # Such as latency_mean_s, latency_p99_s.
 LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")

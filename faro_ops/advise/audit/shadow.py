@@ -10,12 +10,11 @@ from faro_lib.experiments.trials import run_trials, trial_seeds
 from faro_lib.metrics.measures import minute_utility
 from faro_lib.metrics.paired import unit_interval
 from faro_lib.protocol import PLAN_ATTEMPTS, PLANNED, Observation, Plan
-from faro_lib.simulate import ServingModel
+from faro_lib.simulate import LIVE, ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.utility import predicted_latency, relaxed_utility
 from faro_lib.workload import Job, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.advise.recommend.recommendation import LIVE
 from faro_ops.advise.recommend.sizing import uniform_draws
 from faro_ops.journal.reading import arrivals
 from faro_ops.journal.ticks import Header, Tick

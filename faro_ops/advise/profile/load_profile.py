@@ -21,9 +21,7 @@ from faro_ops.advise.calibrate import (
 )
 from faro_ops.advise.calibrate.measurements import FIRST_TOKEN, LATENCY, PER_TOKEN, TOGETHER
 from faro_ops.advise.profile.load_generator import MAX_RPS, SERVED, Script, send
-from faro_ops.advise.profile.profile import Profile, more_replicas
-from faro_ops.http import HttpClient
-from faro_ops.operate.rayserve.spec import ServeSpec
+from faro_ops.advise.profile.profile import Profile, RunningService
 
 # Quantity -> the quantiles to measure; None = the mean.
 LEVELS = {
@@ -135,10 +133,8 @@ def _measured(sample: np.ndarray, quantity: str, level: float | None) -> float:
 
 
 def measure_kind(
-    ray: HttpClient,
-    http: HttpClient,
+    service: RunningService,
     job: Job,
-    spec: ServeSpec,
     profile: Profile,
     seconds: float,
     seed: int = 1,
@@ -153,7 +149,6 @@ def measure_kind(
     more : replicas to add; 0 where replicas slow each other down, which no model here has.
     """
     rng = np.random.default_rng(seed)
-    url = http.address + spec.route
     # At high rates, the queues of slow replicas need this time.
     seconds = max(seconds, ENOUGH * profile.service_time_s)
     tokens = tokens_of(job.replica)
@@ -163,7 +158,7 @@ def measure_kind(
     def offer(replicas: int, rate_per_replica: float) -> Samples:
         offered_rps = rate_per_replica * replicas
         rate_rps, samples = offer_load(
-            url, offered_rps, max(seconds, ENOUGH / offered_rps), rng, output_tokens
+            service.url, offered_rps, max(seconds, ENOUGH / offered_rps), rng, output_tokens
         )
         rows.append((rate_rps, replicas, samples))
         return samples
@@ -171,18 +166,18 @@ def measure_kind(
     first_rps = FIRST_UTILISATION / profile.service_time_s
     # The SLO is raised, because an SLO per token may be below the time that a request takes.
     slo_s = max(job.slo_s, 2 * profile.service_time_s)
-    with more_replicas(ray, spec, 0) as (replicas, _):
+    with service.more_replicas(0) as (replicas, _):
         # Per replica; it keeps the load below MAX_RPS with more replicas and with Poisson peaks.
         max_rps = 0.9 * MAX_RPS / (replicas + more)
         rates = climb(partial(offer, replicas), first_rps, slo_s, max_rps)
     if more:
-        with more_replicas(ray, spec, more) as (replicas, _):
+        with service.more_replicas(more) as (replicas, _):
             for rate in to_repeat(rates):
                 offer(replicas, rate)
     measurements = measurements_of(rows)
     calibration = calibrate(
         measurements,
-        max_ongoing_requests=spec.max_ongoing_requests,
+        max_ongoing_requests=service.max_ongoing_requests,
         tokens=tokens,
         max_overhead_s=2 * max(profile.network_overhead_s, 0.001),
     )

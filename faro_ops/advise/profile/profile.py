@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import yaml
@@ -16,14 +15,28 @@ from faro_lib.workload.replicas import mapping_of
 from faro_lib.workload.service import MODELS
 from faro_ops.advise.calibrate import CALIBRATED, CalibratedService, Calibration
 from faro_ops.advise.profile.load_generator import SERVED, Script, send
-from faro_ops.http import BUSY_RETRY_S, HttpClient
-from faro_ops.operate.rayserve.deploy import APPLICATIONS, STATS_ROUTE, scale_path
-from faro_ops.operate.rayserve.spec import ServeSpec
-from faro_ops.operate.rayserve.statistics import add_row, empty_row
 
-START_S = 180.0
 LEAST_ERROR = 0.001  # of a service time in the table; constant times have no sampling error
 REPORTED_S = 2.5  # a request appears in the statistics within this many seconds of its end
+
+
+class RunningService(Protocol):
+    """A running service that can be measured."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def max_ongoing_requests(self) -> int: ...
+
+    def sums_since(self, second: int) -> dict[str, Any]:
+        """The replicas' sums since this Unix second: done, latency_s, service_s, service_s2."""
+
+    def more_replicas(self, more: int) -> AbstractContextManager[tuple[int, float]]:
+        """A context with `more` additional replicas.
+
+        It yields (total replicas, wall seconds until the new ones served).
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,68 +68,31 @@ def moments(row: dict[str, Any]) -> tuple[float, float]:
     return mean, max(0.0, row["service_s2"] / row["done"] / mean**2 - 1)
 
 
-def profile_job(
-    ray: HttpClient, http: HttpClient, job: str, spec: ServeSpec, requests: int = 200
-) -> Profile:
+def profile_job(service: RunningService, requests: int = 200) -> Profile:
     """Measure the service time of one job, then its cold start.
 
     Each request is sent after the answer to the one before. Raises ValueError if none is served.
     """
     began = int(time.time()) + 1
     time.sleep(began - time.time())  # statistics are per second, so start when a second begins
-    script = Script((http.address + spec.route,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
+    script = Script((service.url,), np.zeros(1), np.zeros(1, int), np.full(1, np.nan))
     answers = [asyncio.run(send(script, time.time())) for _ in range(requests)]
     times_s = [(one.first_s[0], one.latency_s[0]) for one in answers if one.outcome[0] == SERVED]
     time.sleep(REPORTED_S)
-    total = empty_row()
-    for row in http.get(f"{STATS_ROUTE}?since={began}", BUSY_RETRY_S)[job]["seconds"].values():
-        add_row(total, row)
-    # If no answer was 200, the empty row makes `moments` raise. `total` might not, because it
-    # counts 4xx answers too.
-    to_first_part_s, scv = moments(total if times_s else empty_row())
+    total = service.sums_since(began)
+    # Replicas count 4xx answers too, so `total` may have requests although no answer was 200.
+    to_first_part_s, scv = moments(total if times_s else {"done": 0})
     # Mean seconds to the first and to the last part of an answer; replicas measure to the first.
     first_s, last_s = np.mean(times_s, axis=0)
+    with service.more_replicas(1) as (_, cold_start_s):
+        pass
     return Profile(
         service_time_s=to_first_part_s + float(last_s - first_s),
         service_scv=scv,
         network_overhead_s=float(first_s) - total["latency_s"] / total["done"],
         requests=total["done"],
-        cold_start_s=measure_cold_start(ray, spec),
+        cold_start_s=cold_start_s,
     )
-
-
-@contextmanager
-def more_replicas(ray: HttpClient, spec: ServeSpec, more: int) -> Iterator[tuple[int, float]]:
-    """A context with `more` additional replicas.
-
-    It yields (total replicas, wall seconds until the new ones served).
-    """
-
-    def deployment() -> dict[str, Any]:
-        applications = ray.get(APPLICATIONS, BUSY_RETRY_S)["applications"]
-        return applications[spec.application]["deployments"][spec.deployment]
-
-    def running() -> int:
-        return sum(replica["state"] == "RUNNING" for replica in deployment()["replicas"])
-
-    before = deployment()["target_num_replicas"]
-    began = time.monotonic()
-    ray.post(scale_path(spec), {"target_num_replicas": before + more})
-    try:
-        while running() < before + more:
-            if time.monotonic() - began > START_S:
-                problem = f"no new replica of {spec.application!r} serves after {START_S:g} s"
-                raise ValueError(f"{problem}; is there room for one?")
-            time.sleep(0.1)
-        yield before + more, time.monotonic() - began
-    finally:
-        ray.post(scale_path(spec), {"target_num_replicas": before})
-
-
-def measure_cold_start(ray: HttpClient, spec: ServeSpec, more: int = 1) -> float:
-    """Measure the wall seconds until `more` additional replicas serve, and remove them again."""
-    with more_replicas(ray, spec, more) as (_, seconds):
-        return seconds
 
 
 def write_profiles(path: str | Path, profiles: dict[str, Profile]) -> None:

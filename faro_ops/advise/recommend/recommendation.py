@@ -13,10 +13,10 @@ from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro, PolicyContext
 from faro_lib.policies.faro import tuned
 from faro_lib.queueing import LatencyModel
-from faro_lib.simulate import ServingModel
+from faro_lib.simulate import LIVE, ServingModel
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, Disaggregated
+from faro_lib.workload.replicas import Disaggregated
 from faro_lib.workload.shares import at_least_one_each
 from faro_ops.advise.recommend.advice import Advice, advise
 from faro_ops.advise.recommend.pairs import with_pairs
@@ -25,9 +25,6 @@ from faro_ops.advise.recommend.savings import Saving, groups, savings
 from faro_ops.advise.recommend.sizing import required_replicas
 from faro_ops.advise.recommend.suspicions import overloads, silences
 from faro_ops.advise.sources.load_history import MIN_HISTORY_MINUTES, History
-
-# Requests are dispatched as by Ray Serve and service meshes.
-LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 A plan may be wrong because a count or the capacity is wrong for a minute. Replicas that it removes
 are missed at once, and a new replica takes its cold start. So within a minute, at most a share of
-all replicas is removed (`GuardrailConfig.max_scale_down`). Removals that make room for new replicas
+all replicas is removed (`LiveGuardrails.max_scale_down`). Removals that make room for new replicas
 count, too, because on a full cluster all removals do; the new replicas wait for the room. If the
 capacity is below the sum of the minima, no job loses replicas below its minimum, except to one of
 larger or equal weight.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from faro_lib.control import GUARDRAILS, GuardrailConfig, Memory, PolicyFailed, Step
+from faro_lib.control import Memory, PolicyFailed, Step
 from faro_lib.control.guardrails import Guard
 from faro_lib.control.loop import tick_times
 from faro_lib.forecast import Forecaster
@@ -41,7 +41,7 @@ from faro_ops.operate.loop.scaling import NotScaled
 from faro_ops.operate.loop.surviving import RunTime, Surviving
 from faro_ops.operate.loop.tick import Deadline, tick
 from faro_ops.operate.memory.resume import next_memory, resume_run
-from faro_ops.protocol import live_observation
+from faro_ops.protocol import LIVE_GUARDRAILS, LiveGuardrails, live_observation
 
 # Reasons with which `on_failure` is called if something other than the policy fails.
 OBSERVE = "observe"
@@ -60,7 +60,7 @@ def run(
     jobs: tuple[Job, ...],
     until_s: float = np.inf,
     *,
-    guardrails: GuardrailConfig = GUARDRAILS,
+    guardrails: LiveGuardrails = LIVE_GUARDRAILS,
     apply: bool = True,
     journal: str | Path | Journal | None = None,
     clock: Clock | None = None,

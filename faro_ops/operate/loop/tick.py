@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from faro_lib import control
-from faro_lib.control import GuardrailConfig, Late, Memory, Step
+from faro_lib.control import Late, Memory, Step
 from faro_lib.control.guardrails import Guard, plausible
 from faro_lib.control.limits import LIMITS, Limit
 from faro_lib.protocol import Observation, Plan, Policy
@@ -20,7 +20,7 @@ from faro_ops.operate.limits.held import decide_with_held, held_pools, jobs_of, 
 from faro_ops.operate.limits.placement import nodes
 from faro_ops.operate.loop.background import in_thread
 from faro_ops.operate.loop.service_times import after_rollouts, with_columns
-from faro_ops.protocol import LiveObservation, live_observation, live_plan
+from faro_ops.protocol import LiveGuardrails, LiveObservation, live_observation, live_plan
 
 
 class Deadline:
@@ -48,7 +48,7 @@ class Deadline:
 
 def tick(
     policy: Policy,
-    config: GuardrailConfig,
+    config: LiveGuardrails,
     jobs: tuple[Job, ...],
     memory: Memory,
     observation: Observation,
@@ -84,7 +84,7 @@ def tick(
 
 
 def live_limits(
-    config: GuardrailConfig, jobs: tuple[Job, ...], live: LiveMemory
+    config: LiveGuardrails, jobs: tuple[Job, ...], live: LiveMemory
 ) -> tuple[Limit, ...]:
     """The rules of a live loop: those of the library, then what nodes, HPAs and the brake limit.
 
@@ -114,7 +114,7 @@ def for_jobs(jobs: tuple[Job, ...], rule: Limit) -> Limit:
 
 
 def with_orders(
-    jobs: tuple[Job, ...], config: GuardrailConfig, guard: Guard, observation: LiveObservation
+    jobs: tuple[Job, ...], config: LiveGuardrails, guard: Guard, observation: LiveObservation
 ) -> tuple[Job, ...]:
     """The jobs, with each operator's order that fits as minimum and maximum replicas."""
     has_order = np.array([job.name in config.fixed for job in jobs])

@@ -31,6 +31,7 @@ from faro_ops.advise.profile.load_generator import SERVED, Script, Sent
 from faro_ops.advise.profile.load_profile import measure_kind
 from faro_ops.advise.profile.profile import profile_job
 from faro_ops.operate.rayserve.backend import Endpoint, serving
+from faro_ops.operate.rayserve.running_job import RunningJob
 from faro_ops.operate.rayserve.spec import ServeSpec, serve_specs
 from studies.live.engine.model import BATCH_TOKENS, TIMINGS, check_engine
 from studies.live.engine.steps import in_service, of_steps, steps_of, tokens_of_one
@@ -219,16 +220,14 @@ def profiled(
     `own` are those of an idle service before and after it, `steps` those of one replica in service
     during the profile, from the folder `record`.
     """
-    url = endpoint.http.address + spec.route
-    before = own_timings(url)
+    service = RunningJob(endpoint.ray, endpoint.http, job.name, spec)
+    before = own_timings(service.url)
     with BackgroundLoad(endpoint.pids) as load:
-        single = profile_job(endpoint.ray, endpoint.http, job.name, spec, 50)
+        single = profile_job(service, 50)
         began_s = time.perf_counter()
         # Two engines slow each other down on two processors, so one is profiled alone.
-        _, calibration = measure_kind(
-            endpoint.ray, endpoint.http, job, spec, single, seconds, more=0
-        )
-    after = own_timings(url)
+        _, calibration = measure_kind(service, job, single, seconds, more=0)
+    after = own_timings(service.url)
     print("\n".join(calibration.lines()), flush=True)
     own = before.assign(seconds=np.sqrt(before["seconds"] * after["seconds"]))
     return {

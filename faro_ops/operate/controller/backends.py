@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from faro_ops.cli.shared import SayHandler, say
+from faro_ops.log import SayHandler, say
 from faro_ops.operate.loop.startup import once
 from faro_ops.operate.memory.run_state import JournalState, Store
 

@@ -20,14 +20,14 @@ from faro_lib.workload.log_lengths import lengths_of, with_lengths
 from faro_lib.workload.log_traces import dispersed, dispersion_of, tell_bursts, traces_of_log
 from faro_lib.workload.readers import read_csv
 from faro_lib.workload.request_log import TIME, is_request_log, read_request_log
-from faro_ops.advise.sources.load_history import exported_days, journal_days
-from faro_ops.cli.shared import say
 from faro_ops.errors import message_of
+from faro_ops.log import say
 from faro_ops.operate.loop.background import in_child, in_thread
 from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.expected import Event, expected
 from faro_ops.operate.loop.renewal import fitted, renewal
 from faro_ops.operate.memory.overrides import Settings
+from faro_ops.recorded_days import exported_days, journal_days
 
 # Values of --history for counts that controllers recorded.
 PROMETHEUS = "prometheus"
@@ -218,8 +218,8 @@ def context_of(
 
     A latency table for `capacity` cores is simulated only when the policy needs one.
     """
+    from faro_lib.simulate import LIVE
     from faro_lib.simulate.measure import measure
-    from faro_ops.advise.recommend.recommendation import LIVE
     from faro_ops.operate.rayserve.spec import ongoing_limits
 
     limits = ongoing_limits(settings.jobs, settings.sections.get("serve", {}))
@@ -228,7 +228,7 @@ def context_of(
     return PolicyContext(settings.jobs, forecaster, latency_model=measured)
 
 
-def policy_of(name: str, context: PolicyContext, learning: bool) -> Policy:
+def named_policy(name: str, context: PolicyContext, learning: bool) -> Policy:
     """The policy `name`; if it is a `Faro` and `learning`, it also learns service times.
 
     ValueError if the name is unknown, or one of a policy that learns although `learning` is False.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -10,28 +9,26 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faro_lib import protocol
-from faro_lib.control import GuardrailConfig, Step
+from faro_lib.control import Step
 from faro_lib.forecast import Forecaster
 from faro_lib.policies import Cluster, Policy
 from faro_lib.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job, pools_of
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.cli import backends
-from faro_ops.cli import model as models
-from faro_ops.cli.model import FreshModel, Source
-from faro_ops.cli.shared import say
-from faro_ops.cli.trust import announcing, recorded_authority
 from faro_ops.files import check_writable
 from faro_ops.jobs_table import read_served, read_unshared
 from faro_ops.journal.writing import Journal
+from faro_ops.log import say
+from faro_ops.operate.controller import backends
+from faro_ops.operate.controller import model as models
+from faro_ops.operate.controller.model import FreshModel, Source
 from faro_ops.operate.limits.authority import WithAuthority
 from faro_ops.operate.limits.bounds import AsBounds, predicting
 from faro_ops.operate.limits.brake import MinimaReport
@@ -44,7 +41,9 @@ from faro_ops.operate.loop.service_report import ServiceTimesReport
 from faro_ops.operate.loop.settings_change import Rejected, SettingsChange, reason_of
 from faro_ops.operate.loop.startup import Check, Ensure, once, until_passed
 from faro_ops.operate.loop.surviving import Surviving
+from faro_ops.operate.memory.earned import announcing, recorded_authority
 from faro_ops.operate.memory.overrides import Settings, Watched
+from faro_ops.protocol import LiveGuardrails
 
 if TYPE_CHECKING:
     from faro_ops.operate.export.exporter import Exporter
@@ -59,6 +58,7 @@ REFIT = "refit"
 # /healthz fails if no tick ends for 5 periods plus this time, which allows for API calls of 60 s.
 STALLED_S = 120.0
 Listener = Callable[[Step], object]
+Show = Callable[[tuple[Job, ...]], AbstractContextManager[Listener]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class RunOptions:
     journal: str | None
     tick_s: float | None
     capacity: int | None
-    guardrails: GuardrailConfig
+    guardrails: LiveGuardrails
     metrics_port: int | None
     metrics_address: str
     seconds: float | None
@@ -93,7 +93,6 @@ class RunOptions:
     prometheus_token: str | None
     force: bool
     start_timeout_s: float
-    watch: bool
     wait: bool
 
     def __post_init__(self) -> None:
@@ -153,11 +152,13 @@ class Controller:
     operators). Changed settings are set up beside the running pass, which goes on until the new
     set-up is complete; if it fails, the pass goes on.
 
+    show : a context in which the steps of a pass with these jobs are shown.
     settings : of the running pass.
     """
 
-    def __init__(self, options: RunOptions, resources: ExitStack):
+    def __init__(self, options: RunOptions, resources: ExitStack, show: Show):
         self.options = options
+        self.show = show
         self.job_states = JobStates()
         self.unreadable: Rejected | None = None  # why the table or the orders cannot be read
         self.minima: MinimaReport | None = None  # of the running pass
@@ -189,7 +190,7 @@ class Controller:
             self.exporter.progress_deadline_s = STALLED_S + 5 * self.policy.tick_s
 
         self.journal = self._journal(resources)
-        self.clock = clock_of(self.journal, self.stop)
+        self.clock = run_clock(self.journal, self.stop)
         self.cluster_of = self._backend(resources)
         self.change: SettingsChange[Settings, SetUp] = SettingsChange(
             self.set_up, self.discard, self.on_rejected
@@ -386,7 +387,7 @@ class Controller:
         """
         forecaster = self.model.fitted_to(settings.jobs)
         context = models.context_of(settings, forecaster, self.options.capacity)
-        policy = models.policy_of(self.options.policy, context, self.options.learning)
+        policy = models.named_policy(self.options.policy, context, self.options.learning)
         if self.options.ceilings:
             predicting(policy)  # only such a policy can set bounds
         if self.options.tick_s is not None:
@@ -511,19 +512,13 @@ class Controller:
 
     def listeners(self, settings: Settings, resources: ExitStack) -> list[Listener]:
         """The receivers of every step: the FaroPlan, the metrics, standard output and the log."""
-        options, jobs = self.options, settings.jobs
+        jobs = settings.jobs
         listeners: list[Listener] = []
         if self.session:
             listeners.append(self.session.publish)
         if self.exporter:
             listeners.append(self.exporter.step)
-        if options.watch:
-            from faro_ops.cli.view import watching
-
-            title = options.policy if options.apply else f"{options.policy}, dry run"
-            listeners.append(resources.enter_context(watching(jobs, title)))
-        else:
-            listeners.append(partial(print_step, jobs, options.apply))
+        listeners.append(resources.enter_context(self.show(jobs)))
         listeners.append(announcing(jobs))
         listeners.append(partial(report_orders, self.job_states, settings))
         self.minima = MinimaReport(jobs, self.job_states, say)
@@ -587,7 +582,7 @@ def tell(listeners: Iterable[Listener], step: Step) -> None:
 
 
 def changes_since(
-    journal: Journal | None, settings: Settings, guardrails: GuardrailConfig, clock: Clock
+    journal: Journal | None, settings: Settings, guardrails: LiveGuardrails, clock: Clock
 ) -> tuple[str, ...]:
     """One line per change since the recorded run, if there is one.
 
@@ -600,7 +595,7 @@ def changes_since(
     if header.origin_s is not None and header.origin_s != clock.origin_s:
         moved = f"time 0 of the run moves from {_at(header.origin_s)} to {_at(clock.origin_s)}"
         lines.append(f"the clock was set back: {moved}, and the journal begins a new part")
-    for one in fields(GuardrailConfig):
+    for one in fields(LiveGuardrails):
         before, after = getattr(header.guardrails, one.name), getattr(guardrails, one.name)
         if before != after and one.name != "fixed":
             lines.append(f"guardrail {one.name}: {before} -> {after}")
@@ -631,21 +626,6 @@ def lease_of(home: NamespacedName | None, journal: str | None, tick_s: float, fo
     return Lease(holder, max(30.0, 3 * tick_s), force)
 
 
-def print_step(jobs: tuple[Job, ...], applied: bool, step: Step) -> None:
-    """Print a tick as a line of JSON: its time, whether it was applied, and each job's plan."""
-    plan = {
-        job.name: {"replicas": int(target), "drop": round(float(drop), 4), "reason": reason}
-        for job, target, drop, reason in zip(jobs, step.target, step.plan.drop, step.plan.reason)
-    }
-    tick = {
-        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "now_s": step.observation.now_s,
-        "applied": applied and step.error is None,
-        "plan": plan,
-    }
-    print(json.dumps(tick), flush=True)
-
-
 @contextmanager
 def stopped_by_signals(on_refit: Callable[[], object] | None) -> Iterator[threading.Event]:
     """Yield an event that SIGTERM and SIGINT set. SIGUSR1 calls `on_refit`, if it is given."""
@@ -670,7 +650,7 @@ def stopped_by_signals(on_refit: Callable[[], object] | None) -> Iterator[thread
         stop.close()
 
 
-def clock_of(journal: Journal | None, stop: threading.Event) -> Clock:
+def run_clock(journal: Journal | None, stop: threading.Event) -> Clock:
     """The clock of the run recorded in the journal, or a new one.
 
     Time 0 of a new one was HISTORY_MINUTES ago: the run may use counts from up to HISTORY_MINUTES

@@ -1,0 +1,1 @@
+"""What `faro run` sets up, for each backend, and what it replaces while it runs."""
