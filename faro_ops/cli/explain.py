@@ -31,7 +31,7 @@ def explain(
     from faro_ops.journal.reading import last_decision, newest, parts_at
     from faro_ops.journal.ticks import decided, plain
     from faro_ops.operate.export.explanation import decision_at, explained, placements_explained
-    from faro_ops.operate.loop.job_states import FINE
+    from faro_ops.operate.job_states import FINE
 
     if at is None:
         header, tick = decision_at([last_decision(journal)], None, journal)

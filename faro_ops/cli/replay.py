@@ -56,7 +56,7 @@ def _decisions(
     from faro_ops.journal.reading import parts
     from faro_ops.operate.controller.model import Source, at_time_of_day, context_of, named_policy
     from faro_ops.operate.limits.pacing import paced
-    from faro_ops.operate.memory import resume
+    from faro_ops.operate.loop import resume
     from faro_ops.operate.memory.overrides import Settings
 
     for header, ticks in parts(journal):

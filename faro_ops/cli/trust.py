@@ -20,7 +20,7 @@ def trust(
     from faro_ops.journal.reading import newest
     from faro_ops.journal.ticks import plain
     from faro_ops.operate.limits.authority import ALPHA, LEVELS
-    from faro_ops.operate.memory.earned import history_of_authority
+    from faro_ops.operate.limits.earned import history_of_authority
     from faro_ops.protocol import live_plan
 
     header, ticks = newest(journal)

@@ -47,7 +47,7 @@ class Header:
 
 
 class Trouble(NamedTuple):
-    """What was wrong with a job at a tick (`operate/loop/job_states.py`)."""
+    """What was wrong with a job at a tick (`operate/job_states.py`)."""
 
     state: str
     reason: str

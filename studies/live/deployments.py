@@ -14,10 +14,10 @@ from faro_lib.policies import Policy
 from faro_lib.simulate import Run
 from faro_lib.workload import Job
 from faro_ops.http import HttpClient
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube.client import Api
 from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.rayserve.local import free_ports
 from studies.live import emulated_deployments
 from studies.live.emulated_deployments import FEWEST, HOST, NAMESPACE, Settings

@@ -31,7 +31,7 @@ from faro_lib.simulate import Run
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.rayserve.backend import serving
 from faro_ops.operate.rayserve.spec import serve_specs
 from studies.live.agreement import LIVE, SIMULATION

@@ -26,9 +26,9 @@ from faro_lib.workload.shares import fair_share
 from faro_ops.advise.profile.load_generator import OUTCOMES, SERVED, Script, Sent
 from faro_ops.advise.profile.profile import REPORTED_S
 from faro_ops.http import BUSY_RETRY_S, HttpClient
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.limits.pacing import paced
 from faro_ops.operate.loop import loop
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.rayserve.backend import Endpoint
 from faro_ops.operate.rayserve.cluster import RayServeCluster
 from faro_ops.operate.rayserve.deploy import STATS_ROUTE

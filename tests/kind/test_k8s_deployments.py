@@ -14,6 +14,7 @@ from faro_lib.control import Memory, Step
 from faro_lib.policies import FairShare
 from faro_lib.protocol import DRIFT_CORRECTED
 from faro_lib.workload import Job
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.capacity import Capacity
 from faro_ops.operate.kube.client import MERGE, ApiError, connect
@@ -22,9 +23,8 @@ from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster, LostLease
 from faro_ops.operate.kube.manifests import ManifestSpec
 from faro_ops.operate.kube.status import PLURAL, Reporter
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.scaling import NotScaled
 from faro_ops.operate.loop.tick import tick
+from faro_ops.operate.scaling import NotScaled
 from faro_ops.protocol import LiveGuardrails
 
 pytestmark = pytest.mark.k8s

@@ -16,13 +16,13 @@ from k8s_world import World, apply, table, until
 from faro_lib.control import Memory
 from faro_lib.policies import FairShare
 from faro_lib.workload import Job
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube.capacity import Shape
 from faro_ops.operate.kube.capacity_watch import NodeCapacity
 from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics
 from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.kube.shape import shape_of
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.tick import tick
 from faro_ops.protocol import FRAGMENTED, LiveGuardrails
 

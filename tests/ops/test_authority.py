@@ -42,10 +42,10 @@ from faro_ops.operate.limits.authority import (
     with_evidence,
 )
 from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
+from faro_ops.operate.limits.earned import announcing, recorded_authority
 from faro_ops.operate.loop import loop
+from faro_ops.operate.loop.resume import resume_run
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory.earned import announcing, recorded_authority
-from faro_ops.operate.memory.resume import resume_run
 from faro_ops.protocol import AUTHORITY, LiveGuardrails, LivePlan
 
 MINUTES_24_DAYS = 24 * 1440

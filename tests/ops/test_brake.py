@@ -18,6 +18,7 @@ from faro_lib.protocol import BOUNDS, CAPACITY, HOLD, PLANNED, RATE_LIMIT, reaso
 from faro_lib.workload import Job, arrays_of
 from faro_ops.cli import run as run_command
 from faro_ops.journal import reading
+from faro_ops.operate.job_states import FINE, MISCONFIGURED, JobStates
 from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR
 from faro_ops.operate.limits.brake import (
     Falls,
@@ -26,10 +27,9 @@ from faro_ops.operate.limits.brake import (
     fitting_minima,
     minima,
 )
-from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
+from faro_ops.operate.loop import resume
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory import resume
 from faro_ops.protocol import LiveGuardrails, LivePlan
 
 BRAKE = LiveGuardrails(max_scale_down=0.2)

@@ -12,13 +12,13 @@ from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_ops.http import HttpClient
 from faro_ops.journal import reading, writing
-from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.clock import Clock
+from faro_ops.operate.loop import resume
 from faro_ops.operate.loop.loop import run
-from faro_ops.operate.loop.scaling import NotScaled
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory import resume
 from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster
 from faro_ops.operate.rayserve.spec import serve_specs
+from faro_ops.operate.scaling import NotScaled
 from faro_ops.protocol import LiveGuardrails
 
 

@@ -17,9 +17,9 @@ from waiting import PATIENCE_S
 from faro_lib.control import Memory
 from faro_lib.protocol import DEADLINE_EXCEEDED, FAILED, OVERRIDE, PLANNED, Plan
 from faro_ops.journal import reading, writing
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.controller.controller import stopped_by_signals
 from faro_ops.operate.export.explanation import decision_at
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import CLOCK, run
 from faro_ops.operate.loop.tick import Deadline, tick
 from faro_ops.operate.rayserve.recent import RecentSeconds

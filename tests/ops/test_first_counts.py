@@ -9,10 +9,10 @@ from faro_lib.forecast import fit
 from faro_lib.policies.factories import PolicyContext, make
 from faro_lib.protocol import FAILED, MISSING
 from faro_lib.workload import Job, Traces
+from faro_ops.operate.job_states import FINE, JobStates
+from faro_ops.operate.job_states import MISSING as MISSING_STATE
 from faro_ops.operate.limits.bounds import KEEP_FLOOR, AsBounds
 from faro_ops.operate.loop.expected import expected
-from faro_ops.operate.loop.job_states import FINE, JobStates
-from faro_ops.operate.loop.job_states import MISSING as MISSING_STATE
 from faro_ops.operate.loop.loop import run
 from faro_ops.protocol import live_plan
 

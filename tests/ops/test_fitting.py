@@ -13,12 +13,12 @@ from faro_lib.control import Memory
 from faro_lib.policies import PolicyContext, make
 from faro_lib.protocol import OVERRIDE
 from faro_lib.workload import Job, Traces
+from faro_ops.operate.job_states import FINE, MISCONFIGURED, JobStates
 from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR
 from faro_ops.operate.limits.fitting import fitting_orders, report_orders, shortfalls
-from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
+from faro_ops.operate.loop.resume import next_memory
 from faro_ops.operate.loop.tick import tick
 from faro_ops.operate.memory.overrides import Override, RejectedOrder, Settings
-from faro_ops.operate.memory.resume import next_memory
 from faro_ops.protocol import LiveGuardrails, LivePlan
 
 NONE = 0  # no order

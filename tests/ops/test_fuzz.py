@@ -25,10 +25,10 @@ from faro_ops.advise.audit.records import records_from_csv
 from faro_ops.errors import message_of, one_line
 from faro_ops.http import HttpClient
 from faro_ops.journal import reading
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube.capacity import Shape, capacity, cores_of_workers, placement
 from faro_ops.operate.kube.plan_overrides import PlanOverrides
 from faro_ops.operate.kube.rayservice import serving_cluster, why_not_ready
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import observed, run
 from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.rayserve.cluster import RayServeCluster

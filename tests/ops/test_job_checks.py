@@ -11,12 +11,12 @@ from test_kube_ceilings import JOBS, QUERIES, cluster_on, two_services
 from test_kube_preflight import reviewed
 
 from faro_lib.workload import Job
+from faro_ops.operate.job_states import CONTESTED, FINE, GONE, MISCONFIGURED, JobStates
 from faro_ops.operate.kube import job_checks, preflight
 from faro_ops.operate.kube.job_checks import JobChecks, ObjectPermissions, refs_of
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.kube.operate import NamespacedName, watch_capacity
 from faro_ops.operate.limits.steady_capacity import SteadyCapacity
-from faro_ops.operate.loop.job_states import CONTESTED, FINE, GONE, MISCONFIGURED, JobStates
 
 
 def gated(server, permissions=True):

@@ -8,8 +8,7 @@ import pytest
 from observations import observed
 
 from faro_lib.workload import Job
-from faro_ops.operate.loop.job_reports import note_failures
-from faro_ops.operate.loop.job_states import (
+from faro_ops.operate.job_states import (
     CONTESTED,
     FAILING,
     FINE,
@@ -19,6 +18,7 @@ from faro_ops.operate.loop.job_states import (
     JobState,
     JobStates,
 )
+from faro_ops.operate.loop.job_reports import note_failures
 
 
 def board(*times_s: float) -> JobStates:

@@ -29,8 +29,8 @@ from faro_ops.journal.writing import Journal
 from faro_ops.operate.controller.controller import changes_since, run_clock
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.loop.loop import long_gap_s, run
+from faro_ops.operate.loop.resume import resume_run
 from faro_ops.operate.memory.overrides import Settings
-from faro_ops.operate.memory.resume import resume_run
 from faro_ops.protocol import LiveGuardrails
 
 JOBS = (Job("a"), Job("b"))

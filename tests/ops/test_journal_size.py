@@ -21,7 +21,7 @@ from faro_ops.journal.database import day_files
 from faro_ops.journal.reading import arrivals, counts_by_minute, parts, read, recorded
 from faro_ops.journal.ticks import Tick, tick_of, tick_record
 from faro_ops.journal.writing import Journal
-from faro_ops.operate.memory.resume import replay
+from faro_ops.operate.loop.resume import replay
 
 MIB = 1 << 20
 

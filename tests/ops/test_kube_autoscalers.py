@@ -11,9 +11,9 @@ from kube_api import ClusterApi
 from kube_things import HPA, Measured, hpa
 
 from faro_lib.workload import Job
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.scaling import NotScaled
+from faro_ops.operate.scaling import NotScaled
 
 JOBS = (Job("a"), Job("b"))
 

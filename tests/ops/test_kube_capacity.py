@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kube_things import is_replica, node, pod, quota, replica
 
 from faro_lib.workload import Job
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube.capacity import (
     CORES,
     Shape,
@@ -23,7 +24,6 @@ from faro_ops.operate.kube.capacity_watch import small_node, small_pod
 from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
 from faro_ops.operate.kube.operate import NamespacedName, watch_capacity
 from faro_ops.operate.kube.shape import shape_of
-from faro_ops.operate.loop.clock import Clock
 
 WHOLE = Shape(quantum=1.0)
 

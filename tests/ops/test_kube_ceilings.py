@@ -12,6 +12,7 @@ from kube_things import HPA, Measured, hpa, node, objects, pod
 from faro_lib.control import Step
 from faro_lib.protocol import CONTESTED, HOLD, PLANNED, hold
 from faro_lib.workload import Job
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.capacity import Capacity, Shape, capacity, placement
 from faro_ops.operate.kube.deployments import DeploymentRef
@@ -21,8 +22,7 @@ from faro_ops.operate.kube.manifests import ManifestSpec
 from faro_ops.operate.kube.status import status_of
 from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR, AsBounds
 from faro_ops.operate.loop import loop
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.scaling import NotScaled
+from faro_ops.operate.scaling import NotScaled
 from faro_ops.protocol import LiveGuardrails, LivePlan
 
 JOBS = (Job("a"), Job("b"))

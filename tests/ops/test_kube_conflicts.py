@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_kube_autoscalers import cluster_on, server_with
 
-from faro_ops.operate.loop.scaling import NotScaled
+from faro_ops.operate.scaling import NotScaled
 
 
 @pytest.fixture(autouse=True)

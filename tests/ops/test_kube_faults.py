@@ -20,6 +20,8 @@ from faro_lib.control import Step
 from faro_lib.protocol import HISTORY_MINUTES, HOLD, Plan
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.operate.clock import Clock
+from faro_ops.operate.job_states import GONE, JobStates
 from faro_ops.operate.kube import client
 from faro_ops.operate.kube.client import ApiError
 from faro_ops.operate.kube.deployment_metrics import Queries
@@ -28,9 +30,7 @@ from faro_ops.operate.kube.informer import Informer
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.kube.lease import Leadership, LeaseTimings
 from faro_ops.operate.kube.status import Reporter, status_of
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.job_states import GONE, JobStates
-from faro_ops.operate.loop.scaling import NotScaled
+from faro_ops.operate.scaling import NotScaled
 
 # --- the connection -------------------------------------------------------------------------------
 

@@ -7,9 +7,9 @@ import pytest
 from fake_prometheus import FakePrometheus
 
 from faro_lib.forecast import Forecaster
+from faro_ops.operate.job_states import FINE, MISSING, JobState, JobStates
 from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_ops.operate.kube.query_batches import BATCH, QUICK_ANSWERS, QueryBatches, Question
-from faro_ops.operate.loop.job_states import FINE, MISSING, JobState, JobStates
 
 ENDS = np.array([880.0, 940.0, 1000.0])  # of minutes; it is 1030 now
 # Fields of an observation, and the word in the query that measures them.

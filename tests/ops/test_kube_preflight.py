@@ -11,6 +11,7 @@ from kube_things import DEPLOYMENT, NAMESPACE, object_path, objects
 
 from faro_lib.workload import Job
 from faro_ops import cli
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.controller.model import REFIT_GB
 from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.client import ApiError
@@ -18,7 +19,6 @@ from faro_ops.operate.kube.deployments import DeploymentRef
 from faro_ops.operate.kube.lease import POD_NAME, POD_UID
 from faro_ops.operate.kube.manifests import ManifestSpec, render
 from faro_ops.operate.kube.operate import DeploymentsBackend, NamespacedName, check_controller
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.memory.overrides import Settings
 from faro_ops.operate.rayserve.spec import serve_specs
 

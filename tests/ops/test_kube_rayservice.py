@@ -12,7 +12,7 @@ from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.capacity_watch import RayCapacity
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.kube.rayservice import serving_cluster, why_not_ready
-from faro_ops.operate.loop.startup import until_passed
+from faro_ops.operate.startup import until_passed
 
 NO_ROOM = "0/3 nodes are available: 3 Insufficient cpu."
 

@@ -16,12 +16,12 @@ from test_kube_ceilings import (
 )
 
 from faro_ops import cli
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.client import ApiError
 from faro_ops.operate.kube.hpa_bounds import NOTE, BoundedDeployments, BoundsNote, restore
 from faro_ops.operate.kube.manifests import ManifestSpec, write
 from faro_ops.operate.kube.operate import NamespacedName, restore_unled
-from faro_ops.operate.loop.clock import Clock
 
 ORIGINAL = {"a": (1, 4), "b": (1, 4)}
 FORBIDDEN = f"PATCH {object_path(HPA, 'a')}: 403"

@@ -23,6 +23,7 @@ from faro_ops.journal.reading import parts
 from faro_ops.journal.ticks import Header
 from faro_ops.journal.writing import Journal
 from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.job_states import FINE, MISCONFIGURED
 from faro_ops.operate.kube import status
 from faro_ops.operate.kube.capacity import Capacity
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
@@ -39,7 +40,6 @@ from faro_ops.operate.limits.steady_capacity import (
     VANISHED,
     SteadyCapacity,
 )
-from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED
 from faro_ops.operate.loop.loop import without_data
 from faro_ops.protocol import LiveGuardrails, live_observation
 

@@ -23,8 +23,8 @@ from faro_ops.operate.limits.held import loop_of
 from faro_ops.operate.loop import loop
 from faro_ops.operate.loop.late_counts import Folded
 from faro_ops.operate.loop.loop import LATE_COUNTS, refreshed
+from faro_ops.operate.loop.resume import resume_run
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory.resume import resume_run
 from faro_ops.protocol import LiveGuardrails
 
 JOBS = (Job("a"), Job("b"))

@@ -14,7 +14,7 @@ import pytest
 from live_things import JOBS, FakeRay, Wanting
 
 from faro_ops.http import HttpClient, Unauthorized
-from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.loop.loop import APPLY, OBSERVE, run
 from faro_ops.operate.rayserve.authentication import read_token
 from faro_ops.operate.rayserve.cluster import RayServeCluster

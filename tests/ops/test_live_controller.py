@@ -31,10 +31,10 @@ from faro_ops.journal import reading, ticks, writing
 from faro_ops.operate.controller.controller import stopped_by_signals
 from faro_ops.operate.export.explanation import decision_at, explained
 from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.job_states import GONE, JobStates
 from faro_ops.operate.limits.pacing import paced
-from faro_ops.operate.loop.job_states import GONE, JobStates
+from faro_ops.operate.loop import resume
 from faro_ops.operate.loop.loop import APPLY, JOURNAL, OBSERVE, run
-from faro_ops.operate.memory import resume
 from faro_ops.protocol import LiveGuardrails
 
 pytestmark = pytest.mark.usefixtures("coarse_tables")

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from live_things import JOBS, FakeRay, Wanting
 
 from faro_ops.http import HttpError
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.controller import backends
+from faro_ops.operate.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
 from faro_ops.operate.limits.steady_capacity import SHRINK_AFTER_S, STALE_S
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
-from faro_ops.operate.loop.startup import once
 from faro_ops.operate.memory.overrides import Settings
 from faro_ops.operate.rayserve.applications import listing_of
 from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster, cores_of_nodes
@@ -33,6 +32,7 @@ from faro_ops.operate.rayserve.statistics import (
     empty_row,
     fault_of,
 )
+from faro_ops.operate.startup import once
 
 START_S = 1_800_000_000
 PER_SECOND = 3  # requests that each replica serves

@@ -27,12 +27,12 @@ from faro_ops import cli
 from faro_ops.http import HttpClient
 from faro_ops.journal import reading
 from faro_ops.journal.ticks import plain
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.limits.pacing import paced
-from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.loop import resume
 from faro_ops.operate.loop.loop import run
-from faro_ops.operate.memory import resume
 from faro_ops.operate.rayserve import pool_replica
 from faro_ops.operate.rayserve.applications import Deployment
 from faro_ops.operate.rayserve.cluster import RayServeCluster

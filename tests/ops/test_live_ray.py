@@ -27,9 +27,9 @@ from faro_ops.advise.profile.load_generator import DROPPED, FAILED, UNSENT, Scri
 from faro_ops.advise.profile.profile import profile_job
 from faro_ops.http import BUSY_RETRY_S
 from faro_ops.journal import reading
-from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.clock import Clock
+from faro_ops.operate.loop import resume
 from faro_ops.operate.loop.loop import OBSERVE, run
-from faro_ops.operate.memory import resume
 from faro_ops.operate.rayserve import local
 from faro_ops.operate.rayserve.backend import Endpoint
 from faro_ops.operate.rayserve.cluster import RayServeCluster

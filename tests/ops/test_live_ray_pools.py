@@ -17,8 +17,8 @@ import pytest
 from faro_lib.workload import Job, Placement, pools_of
 from faro_ops.advise.profile.load_generator import DROPPED, FAILED, UNSENT, Script
 from faro_ops.http import BUSY_RETRY_S
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.job_states import FINE, MISCONFIGURED, JobStates
+from faro_ops.operate.clock import Clock
+from faro_ops.operate.job_states import FINE, MISCONFIGURED, JobStates
 from faro_ops.operate.rayserve import local
 from faro_ops.operate.rayserve.backend import Endpoint
 from faro_ops.operate.rayserve.cluster import RayServeCluster

@@ -12,7 +12,7 @@ from faro_lib.control.loop import tick_times
 from faro_lib.policies import FairShare
 from faro_lib.protocol import DRIFT_CORRECTED, HOLD, hold
 from faro_lib.workload import Job
-from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.loop.loop import run
 from faro_ops.protocol import LiveGuardrails
 

@@ -32,10 +32,10 @@ from faro_ops.operate.loop import settings_change
 from faro_ops.operate.loop.expected import Event, expected
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.loop.renewal import renewed
-from faro_ops.operate.loop.startup import once
+from faro_ops.operate.loop.resume import resume_run
 from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.memory.overrides import Override, Settings, Watched
-from faro_ops.operate.memory.resume import resume_run
+from faro_ops.operate.startup import once
 from faro_ops.protocol import LiveGuardrails
 
 NOW_S = time.time()

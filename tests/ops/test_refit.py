@@ -22,6 +22,8 @@ from faro_lib.workload import Traces
 from faro_ops import cli
 from faro_ops.journal.reading import parts
 from faro_ops.journal.writing import Journal
+from faro_ops.operate import background
+from faro_ops.operate.background import in_child, latest
 from faro_ops.operate.controller import model as models
 from faro_ops.operate.controller.model import (
     ACCEPTED,
@@ -33,8 +35,6 @@ from faro_ops.operate.controller.model import (
     Source,
 )
 from faro_ops.operate.export.exporter import Exporter
-from faro_ops.operate.loop import background
-from faro_ops.operate.loop.background import in_child, latest
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.loop.renewal import fitted, renewal
 

@@ -16,8 +16,8 @@ from faro_lib.policies import PolicyContext, make
 from faro_lib.protocol import hold
 from faro_lib.workload import Job, Traces
 from faro_ops.journal import reading, ticks, writing
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.controller.model import Source, at_time_of_day, context_of
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.loop import run
 from faro_ops.operate.memory.overrides import Settings
 from faro_ops.protocol import LiveGuardrails

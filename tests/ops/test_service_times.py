@@ -34,13 +34,12 @@ from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.deployments import template_revision
 from faro_ops.operate.limits.authority import ADVISE, FULL, Authority, WithAuthority
 from faro_ops.operate.limits.bounds import AsBounds
-from faro_ops.operate.loop import loop, service_times
+from faro_ops.operate.loop import loop, resume, service_times
 from faro_ops.operate.loop.common_change import split_change
 from faro_ops.operate.loop.service_report import ServiceTimesReport
 from faro_ops.operate.loop.service_times import SECTION, learned_of
 from faro_ops.operate.loop.surviving import RunTime, Surviving
 from faro_ops.operate.loop.tick import tick
-from faro_ops.operate.memory import resume
 from faro_ops.operate.memory.run_state import JournalState, RunState
 from faro_ops.operate.rayserve.applications import listing_of
 from faro_ops.operate.rayserve.spec import ServeSpec

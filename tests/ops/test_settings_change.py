@@ -9,7 +9,7 @@ from waiting import PATIENCE_S, until
 
 from faro_ops.operate.loop import settings_change
 from faro_ops.operate.loop.settings_change import SettingsChange
-from faro_ops.operate.loop.startup import ConfigurationError, until_passed
+from faro_ops.operate.startup import ConfigurationError, until_passed
 
 
 class Changes:

@@ -18,11 +18,11 @@ from soak_time import VirtualTime
 from soak_world import WORLDS
 
 from faro_lib.policies.learning import Learner
+from faro_ops.operate.job_states import JobStates
 from faro_ops.operate.kube import deployment_metrics
 from faro_ops.operate.limits import steady_capacity
 from faro_ops.operate.limits.brake import Brake
 from faro_ops.operate.loop import loop
-from faro_ops.operate.loop.job_states import JobStates
 
 HOURS = 1.0
 # How long each world runs in CI with all faults; 200 s of CI in all.

@@ -25,6 +25,7 @@ from faro_lib.workload.replicas import SERIAL, Continuous
 from faro_ops.cli import main
 from faro_ops.journal.ticks import Header, Tick, tick_of, tick_record
 from faro_ops.journal.writing import Journal
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.export.exporter import Exporter
 from faro_ops.operate.kube.deployment_metrics import (
     FIRST_TOKEN,
@@ -42,7 +43,6 @@ from faro_ops.operate.kube.vllm import (
 )
 from faro_ops.operate.kube.vllm import FIRST_TOKEN as FIRST_TOKEN_OF_VLLM
 from faro_ops.operate.kube.vllm import PER_TOKEN as PER_TOKEN_OF_VLLM
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.rayserve.recent import RecentSeconds
 from faro_ops.operate.rayserve.replica import ReplicaQueue
 from faro_ops.operate.rayserve.statistics import StatsAggregator, add_row, empty_row, fault_of

@@ -58,6 +58,8 @@ ORDER = {
         *("protocol", "journal", "recorded_days", "operate", "advise", "cli"),
     ],
 }
+# The rooms of `faro_ops.operate`, in the same order.
+ROOMS = ["memory", "limits", "loop", "rayserve", "kube", "export", "controller"]
 
 HEAVY = {
     *("ray", "pymc", "kubernetes", "cvxpy", "numba", "pandas", "matplotlib", "seaborn"),
@@ -156,6 +158,23 @@ def test_advice_and_operation_do_not_know_each_other():
         f"{module} imports {other}"
         for module, other in arrows("faro_ops")
         if {package_of(module), package_of(other)} == rooms
+    ]
+    assert wrong == []
+
+
+def room_of(module: str) -> str:
+    """The room of the operator's loop that has the module; "" for a common module of all rooms."""
+    room = [*module.split("."), "", ""][2]
+    return room if room in ROOMS else ""
+
+
+def test_a_room_of_the_operator_imports_only_from_rooms_before_it():
+    order = ["", *ROOMS]
+    wrong = [
+        f"{module} imports {other}"
+        for module, other in arrows("faro_ops")
+        if package_of(module) == package_of(other) == "operate"
+        if order.index(room_of(other)) > order.index(room_of(module))
     ]
     assert wrong == []
 

@@ -13,12 +13,12 @@ from kube_things import DEPLOYMENT, NODE, POD, QUOTA, Measured, node
 
 from faro_lib.control import Memory, Step
 from faro_lib.workload import Job
+from faro_ops.operate.clock import Clock
+from faro_ops.operate.job_states import JobStates
 from faro_ops.operate.kube.deployment_metrics import Queries
 from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
 from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.kube.operate import NamespacedName, watch_capacity
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.job_states import JobStates
 from faro_ops.operate.loop.tick import tick
 from faro_ops.protocol import LiveGuardrails
 

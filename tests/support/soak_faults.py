@@ -40,9 +40,9 @@ from soak_world import (
 
 from faro_lib.queueing.service_factor import FACTORS
 from faro_ops.journal.database import day_files
+from faro_ops.operate.job_states import CONTESTED, GONE, MISCONFIGURED, MISSING
 from faro_ops.operate.kube.plan_state import KEY
 from faro_ops.operate.kube.preflight import state_name
-from faro_ops.operate.loop.job_states import CONTESTED, GONE, MISCONFIGURED, MISSING
 from faro_ops.operate.loop.service_times import PARTS, SECTION
 from faro_ops.operate.memory.overrides import ALL_JOBS
 

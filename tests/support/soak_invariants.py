@@ -67,7 +67,7 @@ from soak_time import Process
 from soak_world import PLAN, RESTART_S, STARTED, TICK_S, End, World
 
 from faro_lib.protocol import CAPACITY as BY_CAPACITY
-from faro_ops.operate.loop.job_states import FINE
+from faro_ops.operate.job_states import FINE
 
 LAG_S = 450.0  # the load changes by at most 5 % in this time
 AFTER_S = 20 * 60.0  # forecasts use the last 15 minutes

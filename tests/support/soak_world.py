@@ -61,9 +61,9 @@ import faro_ops.operate
 from faro_ops.cli.app import exit_status
 from faro_ops.http import HttpClient, HttpError, HttpTimeout
 from faro_ops.operate.export.exporter import Exporter
+from faro_ops.operate.job_states import JobStates
 from faro_ops.operate.kube import client
 from faro_ops.operate.kube.client import APPLY, JSON
-from faro_ops.operate.loop.job_states import JobStates
 from faro_ops.operate.rayserve.statistics import StatsAggregator
 
 NAMESPACE, PLAN = "jobs", "faro"

@@ -10,19 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from faro_ops.log import SayHandler, say
-from faro_ops.operate.loop.startup import once
 from faro_ops.operate.memory.run_state import JournalState, Store
+from faro_ops.operate.startup import once
 
 if TYPE_CHECKING:
     from faro_lib.policies import Policy
+    from faro_ops.operate.clock import Clock
+    from faro_ops.operate.job_states import JobStates
     from faro_ops.operate.kube.operate import NamespacedName
-    from faro_ops.operate.loop.clock import Clock
-    from faro_ops.operate.loop.job_states import JobStates
-    from faro_ops.operate.loop.startup import Ensure
     from faro_ops.operate.memory.overrides import Orders, Settings
     from faro_ops.operate.rayserve.backend import Endpoint
     from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster
     from faro_ops.operate.rayserve.spec import ServeSpec
+    from faro_ops.operate.startup import Ensure
 
 BACKENDS = ("local", "rayserve", "deployments")
 ACTIONS = ("replicas", "ceilings")
@@ -88,9 +88,9 @@ def overrides_of(
     of_journal = LastKnown(JournalOverrides(journal).read) if journal else Orders
     if home is None:
         return of_journal
+    from faro_ops.operate.background import latest
     from faro_ops.operate.kube.plan_overrides import PlanOverrides
     from faro_ops.operate.kube.preflight import check_server
-    from faro_ops.operate.loop.background import latest
 
     ensure(lambda: check_server(home.connect()))
     api = home.connect(retries=0, timeout_s=2.0)

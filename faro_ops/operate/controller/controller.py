@@ -26,23 +26,23 @@ from faro_ops.files import check_writable
 from faro_ops.jobs_table import read_served, read_unshared
 from faro_ops.journal.writing import Journal
 from faro_ops.log import say
+from faro_ops.operate.clock import Clock, StopEvent
 from faro_ops.operate.controller import backends
 from faro_ops.operate.controller import model as models
 from faro_ops.operate.controller.model import FreshModel, Source
+from faro_ops.operate.job_states import JobStates
 from faro_ops.operate.limits.authority import WithAuthority
 from faro_ops.operate.limits.bounds import AsBounds, predicting
 from faro_ops.operate.limits.brake import MinimaReport
+from faro_ops.operate.limits.earned import announcing, recorded_authority
 from faro_ops.operate.limits.fitting import report_orders
 from faro_ops.operate.limits.pacing import paced
 from faro_ops.operate.loop import loop
-from faro_ops.operate.loop.clock import Clock, StopEvent
-from faro_ops.operate.loop.job_states import JobStates
 from faro_ops.operate.loop.service_report import ServiceTimesReport
 from faro_ops.operate.loop.settings_change import Rejected, SettingsChange, reason_of
-from faro_ops.operate.loop.startup import Check, Ensure, once, until_passed
 from faro_ops.operate.loop.surviving import Surviving
-from faro_ops.operate.memory.earned import announcing, recorded_authority
 from faro_ops.operate.memory.overrides import Settings, Watched
+from faro_ops.operate.startup import Check, Ensure, once, until_passed
 from faro_ops.protocol import LiveGuardrails
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from faro_lib.workload.readers import read_csv
 from faro_lib.workload.request_log import TIME, is_request_log, read_request_log
 from faro_ops.errors import message_of
 from faro_ops.log import say
-from faro_ops.operate.loop.background import in_child, in_thread
-from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.background import in_child, in_thread
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.loop.expected import Event, expected
 from faro_ops.operate.loop.renewal import fitted, renewal
 from faro_ops.operate.memory.overrides import Settings

@@ -10,7 +10,7 @@ from faro_lib.sharing.placement import MOST_JOBS, SPARE
 from faro_lib.workload import Job, Placement, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.journal.ticks import Header, Tick, Trouble, decided
-from faro_ops.operate.loop.job_states import FINE
+from faro_ops.operate.job_states import FINE
 from faro_ops.protocol import live_observation, live_plan
 
 

@@ -19,8 +19,8 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, arrays_of, pools_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.operate.export.metrics_server import MetricsServer
+from faro_ops.operate.job_states import STATES, JobStates
 from faro_ops.operate.limits.bounds import KEEP_FLOOR
-from faro_ops.operate.loop.job_states import STATES, JobStates
 from faro_ops.protocol import live_observation, live_plan
 
 # Gauges per job: (name, help text, attribute of `Step`). The label is `inference_job`, because

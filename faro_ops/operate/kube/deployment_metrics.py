@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field
 
 from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
+from faro_ops.operate.job_states import MISSING, JobStates
 from faro_ops.operate.kube.query_batches import BUDGET_S, Answer, QueryBatches, Question
-from faro_ops.operate.loop.job_states import MISSING, JobStates
 from faro_ops.prometheus import Prometheus
 from faro_ops.section import Section, parsed
 

@@ -14,11 +14,11 @@ from pydantic import Field
 from faro_lib.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_ops.operate.kube.vllm import with_vllm
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
+from faro_ops.operate.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
 from faro_ops.protocol import LiveObservation
 from faro_ops.section import Section, parsed
 

@@ -22,7 +22,7 @@ from faro_ops.operate.kube.deployments import (
     place_of,
 )
 from faro_ops.operate.limits.bounds import HAND_BACK, KEEP_FLOOR
-from faro_ops.operate.loop.scaling import NOT_LEADER, MayAct, NotScaled, growth, summary
+from faro_ops.operate.scaling import NOT_LEADER, MayAct, NotScaled, growth, summary
 from faro_ops.protocol import LiveObservation
 
 # Annotation of an HPA whose bounds Faro has set: a `BoundsNote` as JSON.

@@ -15,13 +15,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from faro_lib.workload import Job
+from faro_ops.operate.background import in_thread
+from faro_ops.operate.job_states import CONTESTED, GONE, MISCONFIGURED
 from faro_ops.operate.kube.client import Api, ApiError
 from faro_ops.operate.kube.deployment_metrics import WINDOW, Queries
 from faro_ops.operate.kube.deployments import DeploymentRef, Deployments
 from faro_ops.operate.kube.hpa_bounds import BoundedDeployments, check_bounded
 from faro_ops.operate.kube.preflight import Permission, missing_permissions, rules
-from faro_ops.operate.loop.background import in_thread
-from faro_ops.operate.loop.job_states import CONTESTED, GONE, MISCONFIGURED
 
 LOG = logging.getLogger(__name__)
 RECHECK_S = 60.0  # seconds between questions about a permission that is missing

@@ -16,12 +16,12 @@ import numpy as np
 
 from faro_lib.protocol import Observation, SharingCluster
 from faro_lib.workload import Job
+from faro_ops.operate.job_states import MISCONFIGURED, JobStates
 from faro_ops.operate.kube.capacity import EPSILON, Capacity
 from faro_ops.operate.kube.deployments import Deployments
 from faro_ops.operate.kube.job_checks import Checks, Finding, problems_of
 from faro_ops.operate.kube.lease import NOBODY, Leadership
 from faro_ops.operate.limits.steady_capacity import MEASURED, SHRUNK, VANISHED, SteadyCapacity
-from faro_ops.operate.loop.job_states import MISCONFIGURED, JobStates
 from faro_ops.protocol import LiveCluster, LiveObservation, live_observation
 
 LOG = logging.getLogger(__name__)

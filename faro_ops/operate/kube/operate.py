@@ -30,6 +30,8 @@ from typing import Any, Self
 from faro_lib.control import Step
 from faro_lib.protocol import Cluster
 from faro_lib.workload import Job
+from faro_ops.operate.clock import Clock
+from faro_ops.operate.job_states import JobStates
 from faro_ops.operate.kube import preflight
 from faro_ops.operate.kube.capacity import Shape
 from faro_ops.operate.kube.capacity_watch import CapacityWatch, NodeCapacity, RayCapacity
@@ -42,10 +44,8 @@ from faro_ops.operate.kube.leader_gate import LeaderGatedCluster
 from faro_ops.operate.kube.lease import Leadership, candidate_identity
 from faro_ops.operate.kube.shape import ShapeWatch
 from faro_ops.operate.kube.status import Condition, Reporter, capacity_condition
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.job_states import JobStates
-from faro_ops.operate.loop.startup import ConfigurationError
 from faro_ops.operate.memory.overrides import Settings
+from faro_ops.operate.startup import ConfigurationError
 from faro_ops.protocol import LiveCluster
 
 

@@ -11,7 +11,7 @@ from itertools import product
 from faro_ops.operate.kube.client import Api, ApiError, found
 from faro_ops.operate.kube.rayservice import CLUSTER, why_not_ready
 from faro_ops.operate.kube.status import GROUP, PLURAL, VERSION
-from faro_ops.operate.loop.startup import ConfigurationError
+from faro_ops.operate.startup import ConfigurationError
 
 Permission = tuple[str, str, tuple[str, ...]]  # API group, resource, verbs
 # The permissions that the controller needs. `faro manifests` writes a Role with them, and

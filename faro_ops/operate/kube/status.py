@@ -20,9 +20,9 @@ from faro_lib.control import Step
 from faro_lib.protocol import CAPACITY, DEADLINE_EXCEEDED, FAILED, MISSING
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import arrays_of
+from faro_ops.operate.job_states import JobStates
 from faro_ops.operate.kube.client import MANAGER, MERGE, Api, ApiError
 from faro_ops.operate.limits.steady_capacity import SteadyCapacity
-from faro_ops.operate.loop.job_states import JobStates
 from faro_ops.protocol import FRAGMENTED, live_observation, live_plan
 
 LOG = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from faro_lib.protocol import CONTESTED
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
 from faro_lib.workload.shares import minimum_replicas
-from faro_ops.operate.loop.job_states import MISCONFIGURED, JobStates
+from faro_ops.operate.job_states import MISCONFIGURED, JobStates
 from faro_ops.operate.memory.overrides import Settings
 from faro_ops.protocol import FRAGMENTED, LiveObservation, live_observation
 

@@ -1,1 +1,1 @@
-"""The live control loop, its tick, and what it notices about jobs."""
+"""The live control loop, its tick, what it notices about jobs, and how it resumes."""

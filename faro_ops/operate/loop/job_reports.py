@@ -10,7 +10,7 @@ from faro_lib.control import GuardrailConfig, Step
 from faro_lib.control.guardrails import Guard
 from faro_lib.protocol import Observation
 from faro_lib.workload import Job
-from faro_ops.operate.loop.job_states import CONTESTED, FAILING, FINE, GONE, MISSING, JobStates
+from faro_ops.operate.job_states import CONTESTED, FAILING, FINE, GONE, MISSING, JobStates
 from faro_ops.protocol import live_observation
 
 SOURCE = "loop"  # of reports to the board of job states

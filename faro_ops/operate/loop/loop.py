@@ -30,17 +30,17 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.journal.ticks import Header, Trouble
 from faro_ops.journal.writing import Journal
-from faro_ops.operate.limits.brake import LiveMemory
+from faro_ops.operate.clock import Clock
+from faro_ops.operate.job_states import JobStates
 from faro_ops.operate.limits.held import loop_of, with_loop
-from faro_ops.operate.loop.clock import Clock
 from faro_ops.operate.loop.job_reports import note_states, writer
-from faro_ops.operate.loop.job_states import JobStates
 from faro_ops.operate.loop.late_counts import Folded, lost_counts
+from faro_ops.operate.loop.live_memory import LiveMemory
 from faro_ops.operate.loop.renewal import renewed
-from faro_ops.operate.loop.scaling import NotScaled
+from faro_ops.operate.loop.resume import next_memory, resume_run
 from faro_ops.operate.loop.surviving import RunTime, Surviving
 from faro_ops.operate.loop.tick import Deadline, tick
-from faro_ops.operate.memory.resume import next_memory, resume_run
+from faro_ops.operate.scaling import NotScaled
 from faro_ops.protocol import LIVE_GUARDRAILS, LiveGuardrails, live_observation
 
 # Reasons with which `on_failure` is called if something other than the policy fails.

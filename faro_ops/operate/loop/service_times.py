@@ -19,8 +19,8 @@ from faro_lib.policies.raised import Raised
 from faro_lib.queueing.service_factor import FACTORS, STEP, mean_factor, normalised, relative_error
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TOLERANCE
-from faro_ops.operate.limits.brake import LiveMemory
 from faro_ops.operate.limits.held import loop_of, with_loop
+from faro_ops.operate.loop.live_memory import LiveMemory
 from faro_ops.protocol import LivePlan
 
 SECTION = "service_times"  # of the run's state

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from faro_ops.errors import message_of
-from faro_ops.operate.loop.background import in_thread
+from faro_ops.operate.background import in_thread
 
 RETRY_S = 60.0  # seconds until a set-up that met an OSError is tried again
 PATIENCE_S = 2.0  # the tick waits so long for a set-up that has just begun; most take less

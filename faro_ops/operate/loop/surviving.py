@@ -19,10 +19,10 @@ from faro_lib.control import Memory
 from faro_lib.protocol import Observation
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TOLERANCE
+from faro_ops.operate.background import in_thread
 from faro_ops.operate.limits.authority import Authority, AuthorityState
 from faro_ops.operate.limits.held import loop_of, with_loop
 from faro_ops.operate.loop import service_times
-from faro_ops.operate.loop.background import in_thread
 from faro_ops.operate.memory.run_state import JobRecord, RunState, Store, Unusable
 
 SAVE_EVERY_S = 60.0

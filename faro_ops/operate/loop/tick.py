@@ -13,12 +13,13 @@ from faro_lib.control.guardrails import Guard, plausible
 from faro_lib.control.limits import LIMITS, Limit
 from faro_lib.protocol import Observation, Plan, Policy
 from faro_lib.workload import Job
-from faro_ops.operate.limits.brake import Brake, LiveMemory, minima
+from faro_ops.operate.background import in_thread
+from faro_ops.operate.limits.brake import Brake, minima
 from faro_ops.operate.limits.fitting import with_fitting_orders
 from faro_ops.operate.limits.floors import old_floors, ordered_floors
 from faro_ops.operate.limits.held import decide_with_held, held_pools, jobs_of, with_jobs
 from faro_ops.operate.limits.placement import nodes
-from faro_ops.operate.loop.background import in_thread
+from faro_ops.operate.loop.live_memory import LiveMemory
 from faro_ops.operate.loop.service_times import after_rollouts, with_columns
 from faro_ops.protocol import LiveGuardrails, LiveObservation, live_observation, live_plan
 

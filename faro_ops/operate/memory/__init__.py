@@ -1,1 +1,1 @@
-"""What survives a controller: its journal, orders of operators, and the state of the run."""
+"""What survives a controller: orders of operators, and the state of the run."""

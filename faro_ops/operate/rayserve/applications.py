@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from faro_ops.operate.loop.job_states import FINE, GONE, MISCONFIGURED
+from faro_ops.operate.job_states import FINE, GONE, MISCONFIGURED
 from faro_ops.operate.rayserve.coverage import RUNNING
 from faro_ops.operate.rayserve.spec import ServeSpec
 

@@ -19,10 +19,9 @@ from faro_lib.protocol import SharingCluster
 from faro_lib.workload import Job, Placement
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.http import HttpClient, Unauthorized
+from faro_ops.operate.clock import Clock
+from faro_ops.operate.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
 from faro_ops.operate.limits.steady_capacity import VANISHED, SteadyCapacity
-from faro_ops.operate.loop.clock import Clock
-from faro_ops.operate.loop.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
-from faro_ops.operate.loop.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
 from faro_ops.operate.rayserve.applications import STOPPING, Deployment, Listed, listing_of
 from faro_ops.operate.rayserve.clock_offset import offset_after
 from faro_ops.operate.rayserve.coverage import Coverage
@@ -32,6 +31,7 @@ from faro_ops.operate.rayserve.pooled_jobs import PooledJobs
 from faro_ops.operate.rayserve.recent import RecentSeconds
 from faro_ops.operate.rayserve.spec import ServeSpec
 from faro_ops.operate.rayserve.statistics import JobStatistics, is_measure
+from faro_ops.operate.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
 from faro_ops.protocol import LiveObservation
 
 LOG = logging.getLogger(__name__)

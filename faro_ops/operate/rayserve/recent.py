@@ -13,7 +13,7 @@ import numpy as np
 from faro_lib.protocol import ENDED, HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import Replica
-from faro_ops.operate.loop.clock import Clock
+from faro_ops.operate.clock import Clock
 from faro_ops.operate.rayserve.coverage import Coverage
 from faro_ops.operate.rayserve.statistics import add_row, empty_row, latency_of
 from faro_ops.operate.rayserve.streams import Streams, by_slo, counted

@@ -18,8 +18,8 @@ from faro_lib.protocol import CONTESTED, Observation, Policy
 from faro_ops.journal import writing
 from faro_ops.journal.ticks import Header, Tick
 from faro_ops.journal.writing import Journal
-from faro_ops.operate.limits.brake import LiveMemory
 from faro_ops.operate.loop.late_counts import Folded
+from faro_ops.operate.loop.live_memory import LiveMemory
 from faro_ops.operate.loop.tick import tick
 from faro_ops.protocol import live_observation
 
