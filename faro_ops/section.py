@@ -5,6 +5,7 @@ of one line, which names the field, the value and what is accepted.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,6 +35,13 @@ class Section(BaseModel):
     """Values that belong together. The constructor takes valid ones; `parsed` explains others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the help shows as the default of an option. It annotates a field with default None."""
+
+    default: str
 
 
 Model = TypeVar("Model", bound=Section)

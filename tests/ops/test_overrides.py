@@ -26,6 +26,7 @@ from faro_ops.journal import reading, ticks, writing
 from faro_ops.operate.controller import backends
 from faro_ops.operate.controller import model as models
 from faro_ops.operate.controller.controller import changes_since, run_clock
+from faro_ops.operate.controller.options import RunOptions
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.kube.operate import NamespacedName
 from faro_ops.operate.loop import settings_change
@@ -35,7 +36,6 @@ from faro_ops.operate.loop.renewal import renewed
 from faro_ops.operate.loop.resume import resume_run
 from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.memory.overrides import Override, Settings, Watched
-from faro_ops.operate.startup import once
 from faro_ops.protocol import LiveGuardrails
 
 NOW_S = time.time()
@@ -438,9 +438,7 @@ def test_new_settings_that_a_check_refuses_are_not_waited_for(tmp_path, monkeypa
     table.write_text("- {job: a}\n- {job: b}\n")
 
     @contextmanager
-    def served(
-        home, backend, settings, address, serve_address, clock, capacity, policy, ensure, *_
-    ):
+    def served(*_, clock, ensure, **given):
         def check(new):
             if len(new.jobs) == 3:
                 refused.append(new)
@@ -474,7 +472,7 @@ def faro_run(monkeypatch, table, at_tick, check=lambda new: None, *options):
     ticks = itertools.count(1)
 
     @contextmanager
-    def served(home, backend, settings, address, serve_address, clock, *_):
+    def served(*_, clock, **given):
         class Watched(Still):
             def advance(self, until_s):
                 clock.wait_until(until_s)
@@ -563,8 +561,9 @@ def test_new_settings_are_used_although_ray_is_away():
     ray = FakeRay({"a": 1, "b": 1})
     settings = Settings(JOBS, {})
     with ray.served() as address:
-        options = (address, address, None, None, Wanting([1, 1]), once, None, 5.0)
-        with backends.ray_serve(None, "rayserve", settings, *options) as cluster_of:
+        options = RunOptions(jobs="jobs.yaml", address=address, serve_address=address)
+        policy, clock = Wanting([1, 1]), stopped_at(0.0)
+        with backends.ray_serve(options, None, settings, policy, clock=clock) as cluster_of:
             cluster_of(settings)
             ray.status = 503
             assert cluster_of(settings).jobs == JOBS

@@ -16,6 +16,7 @@ from faro_ops.operate.startup import once
 if TYPE_CHECKING:
     from faro_lib.policies import Policy
     from faro_ops.operate.clock import Clock
+    from faro_ops.operate.controller.options import RunOptions
     from faro_ops.operate.job_states import JobStates
     from faro_ops.operate.kube.operate import NamespacedName
     from faro_ops.operate.memory.overrides import Orders, Settings
@@ -24,43 +25,20 @@ if TYPE_CHECKING:
     from faro_ops.operate.rayserve.spec import ServeSpec
     from faro_ops.operate.startup import Ensure
 
-BACKENDS = ("local", "rayserve", "deployments")
-ACTIONS = ("replicas", "ceilings")
 
-
-def sets_ceilings(act: str, backend: str) -> bool:
-    """Whether Faro sets HPA bounds instead of replicas.
-
-    Raises ValueError if `act` is unknown or impossible with `backend`.
-    """
-    if act not in ACTIONS:
-        raise ValueError(f"act={act!r} is unknown; accepted: {', '.join(ACTIONS)}")
-    if act == "ceilings" and backend != "deployments":
-        raise ValueError(
-            "act=ceilings needs --backend deployments, "
-            "whose HorizontalPodAutoscalers choose the replicas"
-        )
-    return act == "ceilings"
-
-
-def faro_plan(
-    backend: str, plan: str | None, kubeconfig: str | None, context: str | None
-) -> NamespacedName | None:
-    """Parse `plan`, the NAMESPACE/NAME of a FaroPlan, and send log records to `say`.
-
-    Returns None without a plan.
-    """
-    level = logging.WARNING if plan is None else logging.INFO
+def faro_plan(options: RunOptions) -> NamespacedName | None:
+    """The FaroPlan of the run; None without one. Log records are sent to `say`."""
+    level = logging.WARNING if options.plan is None else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", handlers=[SayHandler()])
-    if plan is None:
-        if backend == "deployments":
+    if options.plan is None:
+        if options.backend == "deployments":
             raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
         return None
     from faro_ops.operate.kube.operate import NamespacedName
 
     # No warning per retry, because Faro reports the outcome.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    return NamespacedName.of(plan, kubeconfig, context)
+    return NamespacedName.of(options.plan, options.kubeconfig, options.context)
 
 
 def state_store(home: NamespacedName | None, journal: str | None) -> Store | None:
@@ -100,17 +78,14 @@ def overrides_of(
 
 @contextmanager
 def ray_serve(
+    options: RunOptions,
     home: NamespacedName | None,
-    backend: str,
     settings: Settings,
-    address: str | None,
-    serve_address: str | None,
-    clock: Clock,
-    capacity: int | None,
     policy: Policy,
-    ensure: Ensure,
-    lease: Lease | None,
-    start_timeout_s: float,
+    *,
+    clock: Clock,
+    ensure: Ensure = once,
+    lease: Lease | None = None,
     states: JobStates | None = None,
 ) -> Iterator[Callable[[Settings], RayServeCluster]]:
     """Yield a function that makes a `RayServeCluster` from settings.
@@ -121,9 +96,9 @@ def ray_serve(
     from faro_ops.free_memory import must_fit, ray_gb
     from faro_ops.operate.rayserve.backend import serving
 
-    jobs = settings.jobs
-    specs = _specs_of(settings, strict=backend == "local")[0]
-    if backend == "local":
+    jobs, capacity, starts = settings.jobs, options.capacity, options.backend == "local"
+    specs = _specs_of(settings, strict=starts)[0]
+    if starts:
         if capacity is None:
             raise ValueError(
                 "backend=local needs --capacity, the cores of the cluster that it starts"
@@ -131,29 +106,29 @@ def ray_serve(
         must_fit(f"{capacity} replicas of Ray Serve need", ray_gb(capacity), "take fewer replicas")
     initial = policy.initial(jobs, capacity) if capacity else [1] * len(jobs)
     ray = serving(
-        backend,
+        options.backend,
         jobs,
         specs,
         initial,
         capacity or 0,
-        address=address,
-        serve_address=serve_address,
-        start_timeout_s=start_timeout_s,
+        address=options.address,
+        serve_address=options.serve_address,
+        start_timeout_s=options.start_timeout_s,
         report=say,
     )
     with ray as endpoint:
-        if home and backend == "rayserve" and capacity is None:
+        if home and options.backend == "rayserve" and capacity is None:
             from faro_ops.operate.kube.preflight import check_rayservice
 
             ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
-        started = specs if backend == "local" else None
+        started = specs if starts else None
         # With a FaroPlan, the capacity is that of the RayService's workers.
         cores = math.nan if home and capacity is None else capacity
         clusters = _RayServeClusters(endpoint, clock, cores, lease, ensure, started, states)
         try:
             yield clusters.of
         finally:
-            if backend != "local":
+            if not starts:
                 clusters.release_lease()
 
 
