@@ -88,7 +88,8 @@ def manifests(
         raise ValueError(f"jobs={jobs!r} must be a .yaml table, which says how each job is served")
     factory = factory_of(policy)  # raises ValueError if the name is unknown
     # ManifestSpec checks the backend.
-    ceilings = parsed(RunOptions, {"jobs": jobs, "act": act, "backend": "deployments"}).ceilings
+    usual = {"jobs": jobs, "backend": "deployments", "plan": f"{namespace}/{name}"}
+    ceilings = parsed(RunOptions, usual | {"act": act}).ceilings
     table = read_unshared(jobs)
     for job in table:
         if job.latency_curve:

@@ -514,7 +514,7 @@ JOBS_TABLES = [
             "bad.yaml: job 'chat': replicas of kind disaggregated are simulated only",
         )
         for command in (
-            "run --backend local",
+            "run --backend local --capacity 4",
             "deploy --address http://127.0.0.1:9",
             "profile",
             "manifests --backend deployments --image faro:1 --out m",

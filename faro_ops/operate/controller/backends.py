@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from faro_ops.log import SayHandler, say
@@ -31,8 +31,6 @@ def faro_plan(options: RunOptions) -> NamespacedName | None:
     level = logging.WARNING if options.plan is None else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", handlers=[SayHandler()])
     if options.plan is None:
-        if options.backend == "deployments":
-            raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
         return None
     from faro_ops.operate.kube.operate import NamespacedName
 
@@ -98,11 +96,7 @@ def ray_serve(
 
     jobs, capacity, starts = settings.jobs, options.capacity, options.backend == "local"
     specs = _specs_of(settings, strict=starts)[0]
-    if starts:
-        if capacity is None:
-            raise ValueError(
-                "backend=local needs --capacity, the cores of the cluster that it starts"
-            )
+    if starts and capacity:
         must_fit(f"{capacity} replicas of Ray Serve need", ray_gb(capacity), "take fewer replicas")
     initial = policy.initial(jobs, capacity) if capacity else [1] * len(jobs)
     ray = serving(
@@ -132,6 +126,7 @@ def ray_serve(
                 clusters.release_lease()
 
 
+@dataclass(slots=True)
 class _RayServeClusters:
     """Makes a `RayServeCluster` for each settings of a run; `lease` passes from one to the next.
 
@@ -139,24 +134,14 @@ class _RayServeClusters:
         None if Ray runs elsewhere.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        clock: Clock,
-        capacity: float | None,
-        lease: Lease | None,
-        ensure: Ensure,
-        started: tuple[ServeSpec, ...] | None,
-        states: JobStates | None,
-    ):
-        self._endpoint = endpoint
-        self._clock = clock
-        self._capacity = capacity
-        self._lease = lease
-        self._ensure = ensure
-        self._started = started
-        self._states = states
-        self._newest: RayServeCluster | None = None
+    endpoint: Endpoint
+    clock: Clock
+    capacity: float | None
+    lease: Lease | None
+    ensure: Ensure
+    started: tuple[ServeSpec, ...] | None
+    states: JobStates | None
+    newest: RayServeCluster | None = None
 
     def of(self, settings: Settings) -> RayServeCluster:
         """The cluster for the jobs of `settings`. The first one is connected here.
@@ -165,36 +150,36 @@ class _RayServeClusters:
         """
         from faro_ops.operate.rayserve.cluster import RayServeCluster
 
-        specs, problems = _specs_of(settings, strict=self._started is not None)
-        if self._started is not None and specs != self._started:
+        specs, problems = _specs_of(settings, strict=self.started is not None)
+        if self.started is not None and specs != self.started:
             raise ValueError(
                 "backend=local: a job was added or removed, or its section serve changed; "
                 "start again"
             )
-        ray, http = self._endpoint.ray, self._endpoint.http
-        first = self._newest is None
+        ray, http = self.endpoint.ray, self.endpoint.http
+        first = self.newest is None
         cluster = RayServeCluster(
             settings.jobs,
             specs,
             ray,
             http,
-            self._clock,
-            self._capacity,
-            self._lease,
-            self._states,
+            self.clock,
+            self.capacity,
+            self.lease,
+            self.states,
             problems,
         )
-        self._newest = cluster
+        self.newest = cluster
         if first:
-            self._ensure(cluster.connect)
+            self.ensure(cluster.connect)
             say(f"serving at {http.address}, Ray at {ray.address}")
-        if self._lease:
-            self._lease = replace(self._lease, force=False)  # only the first cluster takes over
+        if self.lease:
+            self.lease = replace(self.lease, force=False)  # only the first cluster takes over
         return cluster
 
     def release_lease(self) -> None:
-        if self._newest:
-            self._newest.release_lease()
+        if self.newest:
+            self.newest.release_lease()
 
 
 def _specs_of(settings: Settings, strict: bool) -> tuple[tuple[ServeSpec, ...], dict[int, str]]:

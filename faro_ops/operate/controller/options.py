@@ -118,6 +118,12 @@ class RunOptions(Section):
                 "act=ceilings needs --backend deployments, "
                 "whose HorizontalPodAutoscalers choose the replicas"
             )
+        if self.backend == "deployments" and self.plan is None:
+            raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
+        if self.backend == "local" and self.capacity is None:
+            raise ValueError(
+                "backend=local needs --capacity, the cores of the cluster that it starts"
+            )
         _ = self.guardrails  # raises if one is invalid
         return self
 

@@ -32,7 +32,7 @@ class OverrideStore(Protocol):
         """
 
 
-def parsed(row: Any, parse: Parse) -> Order:
+def order_in(row: Any, parse: Parse) -> Order:
     """The order in a row; a RejectedOrder with the reason if the row is invalid."""
     try:
         if not isinstance(row, Mapping):
@@ -48,7 +48,7 @@ def parsed(row: Any, parse: Parse) -> Order:
 
 def orders_in(rows: Sequence[Any], parse: Parse) -> Orders:
     """The orders in the rows."""
-    orders = [parsed(row, parse) for row in rows]
+    orders = [order_in(row, parse) for row in rows]
     return Orders(
         tuple(one for one in orders if isinstance(one, Override)),
         tuple(one for one in orders if isinstance(one, RejectedOrder)),
@@ -64,7 +64,7 @@ def changed_rows(
     """
     kept, removed = [], []
     for row in rows:
-        order = parsed(row, parse)
+        order = order_in(row, parse)
         over = isinstance(order, Override) and order.over(time.time())
         if not over and not removes(order):
             kept.append(row)
