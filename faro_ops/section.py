@@ -41,7 +41,7 @@ class Section(BaseModel):
 class Shown:
     """What the help shows as the default of an option. It annotates a field with default None."""
 
-    default: str
+    shown: str
 
 
 Model = TypeVar("Model", bound=Section)

@@ -6,9 +6,8 @@ from inspect import Parameter, Signature
 from typing import Annotated, Any, Literal, get_origin
 
 import typer
-from annotated_types import Ge, Le
 
-from faro_ops.section import Model, Section, Shown, parsed
+from faro_ops.section import Model, Section, parsed
 
 
 def takes(model: type[Model]) -> Callable[[Callable[[Model], None]], Callable[..., None]]:
@@ -30,14 +29,18 @@ def takes(model: type[Model]) -> Callable[[Callable[[Model], None]], Callable[..
 def option_of(model: type[Section], name: str) -> Any:
     """The typer option of a field: its name without the unit, and its description and limits."""
     field = model.model_fields[name]
-    limits = {type(one): one for one in field.metadata}
-    shown = limits[Shown].default if Shown in limits else True
+
+    def stated(attribute: str) -> Any:
+        """This attribute of an annotation of the field; None if none has it."""
+        values = (getattr(one, attribute, None) for one in field.metadata)
+        return next((value for value in values if value is not None), None)
+
     return typer.Option(
         f"--{name.removesuffix('_s').replace('_', '-')}",
         help=field.description,
-        show_default=shown,
-        min=limits[Ge].ge if Ge in limits else None,
-        max=limits[Le].le if Le in limits else None,
+        show_default=stated("shown") or True,
+        min=stated("ge"),
+        max=stated("le"),
     )
 
 
