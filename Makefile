@@ -39,7 +39,6 @@ smoke: $(READY)
 lint: $(READY)
 	ruff check .
 	ruff format --check .
-	nbqa ruff notebooks
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	mypy
@@ -85,7 +84,7 @@ test-studies: $(READY)
 
 # On the kind cluster of `cluster/up.sh --only-cluster`, whose nodes these tests stop: all of them, those that also match
 # SELECT, or the faults. Only `make test-faults` includes the soak, an hour of events; FARO_SOAK_MINUTES=3 tries it, and it writes
-# its tables into the folder FARO_SOAK (docs/reliability.md). An offline build keeps kubectl in its cache.
+# its tables into the folder FARO_SOAK (CONTRIBUTING.md). An offline build keeps kubectl in its cache.
 K8S = bash -c '. cluster/offline/settings.sh; exec pytest -n0 --durations=0 --durations-min=1 tests -m "$$1"' -
 test-k8s: kubeconfig $(READY)
 	$(K8S) "k8s and not soak$(if $(SELECT), and ($(SELECT)))"

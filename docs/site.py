@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: add the executed notebooks and one page per package to the site.
+"""Hooks of MkDocs: README as the first page, the executed notebooks, and one page per package.
 
 Under each notebook stands which run its pictures come from.
 """
@@ -49,7 +49,7 @@ def page_name(package: str) -> str:
 
 
 def on_files(files, config):
-    """Add the notebooks and the pages of the packages."""
+    """Add the first page, the notebooks and the pages of the packages."""
     from mkdocs.structure.files import File  # only the environment of the docs has it
 
     source = Path(config.site_dir).parent  # mkdocs-jupyter renders notebooks that are files
@@ -58,6 +58,7 @@ def on_files(files, config):
         (source / "notebooks" / path.name).write_text(static(shown(path), origin(shown(path))))
         name = f"notebooks/{path.name}"
         files.append(File(name, str(source), config.site_dir, config.use_directory_urls))
+    files.append(File.generated(config, "index.md", content=first_page()))
     for package in PACKAGES:
         files.append(File.generated(config, page_name(package), content=page_of(package)))
     return files
@@ -97,6 +98,21 @@ def origin(path: Path) -> str:
     if path.parent == BY_DEFAULTS:
         return f"Outputs and pictures: this notebook by its defaults, on small data{day}."
     return "This notebook has not been executed, so it has no pictures."
+
+
+def on_page_markdown(markdown, **_):
+    """A page without links to files of the repository that are no pages, such as CONTRIBUTING."""
+    return unlinked(markdown)
+
+
+def first_page() -> str:
+    """README as a page of the site: its links begin in docs/."""
+    return unlinked((ROOT / "README.md").read_text().replace("](docs/", "]("))
+
+
+def unlinked(text: str) -> str:
+    """The text without links to pages that lie outside of docs/."""
+    return re.sub(r"\[([^\]]+)\]\((?:\.\./[\w/]*)?[A-Z]+\.md(?:#[\w-]+)?\)", r"\1", text)
 
 
 def static(path: Path, note: str = "") -> str:

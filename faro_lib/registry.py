@@ -68,13 +68,9 @@ def _run_once(path: Path) -> None:
     if str(path) in loaded:
         return
     if not path.is_file():
-        problem = "no such file; a plugin is a .py file that registers what it adds"
-        # The plugins of this repository were once beside the notebooks.
-        moved = Path(str(path).replace("notebooks/edition/", "studies/paper/"))
-        moved = Path(str(moved).replace("/notebooks/", "/studies/"))
-        if moved.is_file():
-            problem = f"the plugin has moved; write {moved}"
-        raise FileNotFoundError(f"{path}: {problem}")
+        raise FileNotFoundError(
+            f"{path}: no such file; a plugin is a .py file that registers what it adds"
+        )
     name = f"faro_plugin_{path.stem}_{crc32(bytes(path)):x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -19,8 +19,8 @@ from urllib3.exceptions import ReadTimeoutError
 from faro_ops.request_deadline import (
     WHOLE_TIMEOUTS,
     DeadlinePassed,
-    RequestDeadline,
-    use_watched_connections,
+    deadline,
+    use_timed_connections,
 )
 
 TIMEOUT_S = 5.0
@@ -54,15 +54,15 @@ class HttpTimeout(HttpError):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """An adapter whose connections a RequestDeadline can end."""
+    """An adapter whose connections end with the `deadline` of their request."""
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)
-        use_watched_connections(self.poolmanager)
+        use_timed_connections(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
         manager = super().proxy_manager_for(*args, **options)
-        use_watched_connections(manager)
+        use_timed_connections(manager)
         return manager
 
 
@@ -144,9 +144,8 @@ class HttpClient:
         token = self.token() if callable(self.token) else self.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         adapter = DeadlineAdapter()
-        deadline = RequestDeadline(within_s)
         try:
-            with deadline, deadline.applied(), requests.Session() as session:
+            with deadline(within_s), requests.Session() as session:
                 session.mount("http://", adapter)
                 session.mount("https://", adapter)
                 # Use no proxy for loopback.

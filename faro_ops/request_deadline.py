@@ -1,19 +1,19 @@
 """A total time for an HTTP request, however slowly its server answers.
 
-A time-out of a socket limits only each wait. A server, or a proxy, that sends a byte before each
-time-out would hold its caller without end. `RequestDeadline` shuts the connection down instead, in
-a thread. For that, the pool manager of urllib3 must make connections of this module
-(`use_watched_connections`).
+A time-out of a socket limits only each wait, so a server, or a proxy, that sends a byte before each
+time-out would hold its caller without end. Within `deadline(seconds)`, each wait is no longer than
+what remains of the total. For that, the pool manager of urllib3 must make connections of this
+module (`use_timed_connections`).
 """
 
-import socket
-import threading
+import io
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
-from http.client import HTTPException
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass
+from http.client import HTTPResponse
+from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -31,120 +31,113 @@ class DeadlinePassed(Exception):
         super().__init__(f"no complete answer within {seconds:.3g} s")
 
 
-class RequestDeadline:
-    """A context manager that ends the requests within it after `seconds`.
+@dataclass(frozen=True, slots=True)
+class _Deadline:
+    """The end of a request, at `until_s` of the monotonic clock, and its total time `seconds`."""
 
-    Whatever the requests raise or return after that, it raises DeadlinePassed. It applies to the
-    requests of this thread within `applied()`, with their retries, until it is left.
+    until_s: float
+    seconds: float
+
+    def remaining_s(self) -> float:
+        """The seconds that remain; DeadlinePassed if there are none."""
+        left_s = self.until_s - time.monotonic()
+        if left_s <= 0:
+            raise DeadlinePassed(self.seconds)
+        return left_s
+
+    def shortened(self, timeout_s: float | None) -> float:
+        """A time-out of one wait that ends no later than the request; DeadlinePassed if late."""
+        left_s = self.remaining_s()
+        return left_s if timeout_s is None else min(timeout_s, left_s)
+
+
+_CURRENT: ContextVar[_Deadline | None] = ContextVar("request_deadline", default=None)
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """End the requests that this thread sends within the context, with their retries, in time.
+
+    A request that has not its complete answer `seconds` after the start of the context raises
+    DeadlinePassed. An answer whose body is read after the context keeps its deadline.
     """
+    token = _CURRENT.set(_Deadline(time.monotonic() + seconds, seconds))
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
 
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-        self._lock = threading.Lock()
-        self._over = self._left = False
-        self._connection: Any = None  # the connection that this request uses
-        self._socket: Any = None  # its socket, which a connection forgets before the body is read
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
 
-    def __enter__(self) -> Self:
-        self._timer.start()
-        return self
+class _TimedReader(io.RawIOBase):
+    """Reads a socket; no wait is longer than the socket's time-out or what remains."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with self._lock:
-            self._left = True
-        self._timer.cancel()
-        # A broken connection may look like the end of the answer. What ends the program, or closes
-        # a generator, passes.
-        if self._over and (error is None or isinstance(error, Exception)):
-            raise DeadlinePassed(self.seconds) from None
+    def __init__(self, raw: io.RawIOBase, sock: Any, end: _Deadline):
+        self._raw, self._sock, self._end = raw, sock, end
+        self._timeout_s = sock.gettimeout()
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Apply this deadline to the requests that the thread sends within the context."""
-        token = _CURRENT.set(self)
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._end.shortened(self._timeout_s))
         try:
-            yield
-        finally:
-            _CURRENT.reset(token)
-
-    def watch(self, connection: Any) -> None:
-        """Note the connection, and its socket if it has one; DeadlinePassed if it is too late."""
-        with self._lock:
-            # Another request may have used the connection before, and cuts it no longer.
-            connection.deadline = self
-            self._connection, self._socket = connection, connection.sock
-            if self._over:
-                raise DeadlinePassed(self.seconds)
-
-    def _end(self) -> None:
-        with self._lock:
-            if self._left:
-                return
-            self._over = True
-            connection = self._connection
-            if connection is None or connection.deadline is not self:
-                return
-            for one in {self._socket, connection.sock} - {None}:
-                with suppress(OSError):  # it is closed already
-                    one.shutdown(socket.SHUT_RDWR)
-
-
-_CURRENT: ContextVar[RequestDeadline | None] = ContextVar("request_deadline", default=None)
-
-
-class _Watched:
-    """A connection of urllib3 that the deadline of the current request can shut down."""
-
-    deadline: RequestDeadline | None = None
-
-    def connect(self) -> None:
-        self._watch()  # before, because a proxy may answer slowly, too
-        super().connect()  # type: ignore[misc]
-        self._watch()
-
-    def request(self, *args: Any, **options: Any) -> None:
-        self._watch()
-        super().request(*args, **options)  # type: ignore[misc]
-
-    def getresponse(self) -> Any:
-        self._watch()
-        try:
-            return super().getresponse()  # type: ignore[misc]
-        except (OSError, HTTPException):
-            self._watch()  # urllib3 would send the request again
+            return self._raw.readinto(buffer)
+        except TimeoutError:
+            self._end.remaining_s()  # raises DeadlinePassed, which is the reason then
             raise
 
-    def _watch(self) -> None:
-        deadline = _CURRENT.get()
-        if deadline is not None:
-            deadline.watch(self)
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
-class _WatchedHTTP(_Watched, HTTPConnection):
+class _TimedResponse(HTTPResponse):
+    """A response of http.client, of a server or of a proxy's CONNECT, whose reads have an end."""
+
+    def __init__(self, sock: Any, *args: Any, **options: Any):
+        super().__init__(sock, *args, **options)
+        end = _CURRENT.get()
+        if end is not None:
+            self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock, end))
+
+
+class _Timed:
+    """A connection of urllib3 that begins nothing after the deadline."""
+
+    response_class: Any = _TimedResponse
+    timeout: Any
+
+    def connect(self) -> None:
+        end = _CURRENT.get()
+        if end is not None:
+            self.timeout = end.shortened(self.timeout)
+        super().connect()  # type: ignore[misc]
+
+    def request(self, *args: Any, **options: Any) -> None:
+        end = _CURRENT.get()
+        if end is not None:
+            self.timeout = end.shortened(self.timeout)
+        super().request(*args, **options)  # type: ignore[misc]
+
+
+class _TimedHTTP(_Timed, HTTPConnection):
     pass
 
 
-class _WatchedHTTPS(_Watched, HTTPSConnection):
+class _TimedHTTPS(_Timed, HTTPSConnection):
     pass
 
 
 class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _WatchedHTTP
+    ConnectionCls = _TimedHTTP
 
 
 class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _WatchedHTTPS
+    ConnectionCls = _TimedHTTPS
 
 
-def use_watched_connections(manager: PoolManager) -> None:
-    """Let `manager` make connections that a RequestDeadline can end.
+def use_timed_connections(manager: PoolManager) -> None:
+    """Let `manager` make connections that end with the `deadline` of their request.
 
     A manager for a SOCKS proxy, which has connections of its own, stays as it is.
     """

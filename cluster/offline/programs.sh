@@ -78,7 +78,7 @@ coredns() {
 
 mkdir -p "$CACHE/programs"
 if [ "${1:-}" = metrics-server ]; then
-  build metrics-server "$METRICS_SERVER" sigs.k8s.io/metrics-server '' '' ./cmd/metrics-server
+  build metrics-server "$METRICS_SERVER" sigs.k8s.io/metrics-server '(k8s.io/|sigs.k8s.io/|github.com/google/gnostic-models)' '' ./cmd/metrics-server
   exit
 fi
 kubernetes

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from faro_lib.control.guardrails import GUARDRAILS, GuardrailConfig
 from faro_lib.control.tick import Memory, PolicyFailed, Step, tick
@@ -29,12 +30,20 @@ def run(
         memory, step = tick(policy, guardrails, jobs, memory, cluster.observe())
         if step.failure:
             warnings.warn(step.failure, PolicyFailed, stacklevel=2)
-        if step.plan.placement and isinstance(cluster, SharingCluster):
-            cluster.place(step.plan.placement)
-        cluster.apply(step.target, step.plan.drop)
+        request(cluster, step)
         if on_step:
             on_step(step)
     cluster.advance(until_s)
+
+
+def request(cluster: Cluster, step: Step, **more: Any) -> None:
+    """Request the placements of pools, the targets and the drop rates of a tick.
+
+    more : further arguments of `cluster.apply`.
+    """
+    if step.plan.placement and isinstance(cluster, SharingCluster):
+        cluster.place(step.plan.placement)
+    cluster.apply(step.target, step.plan.drop, **more)
 
 
 def tick_times(

@@ -71,10 +71,9 @@ class ServingModel:
         return 1 / (2 * self.router.mean_s) if self.router else np.inf
 
 
+PAPER = ServingModel()
 # Requests are dispatched as by Ray Serve and service meshes.
 LIVE = ServingModel("least-outstanding", max_ongoing_requests=MAX_ONGOING_REQUESTS)
-
-PAPER = ServingModel()
 
 
 class SimulatedCluster(SharingCluster):

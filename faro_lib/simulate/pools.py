@@ -1,13 +1,11 @@
 """The replicas of a pool in the simulator: which models they hold, and how they change.
 
-A pool has a wished `Placement`. Each serving replica follows one of its rows, chosen so that few
-models must be loaded. A replica loads one model at a time and serves meanwhile what it holds. It
-drops a model only after the load if memory holds both, and never the last copy of a model that the
-placement has. A new replica begins with the models of its row, as its cold start includes them.
+A pool has a wished `Placement`, whose rows the serving replicas follow (`workload.residency`). A
+new replica begins with the models of its row, as its cold start includes them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +14,7 @@ from faro_lib.simulate import events, pool_events, replicas
 from faro_lib.simulate.events import Requests, Station
 from faro_lib.workload import Job
 from faro_lib.workload.pools import Placement, Pool, chained
+from faro_lib.workload.residency import next_change, rows_to_follow
 
 POOL_SLOTS = 8  # initial number of slots per pool, each for one replica; doubled when needed
 
@@ -202,18 +201,14 @@ class SharedReplicas:
 
         Of equal choices, replicas keep their home.
         """
-        from scipy.optimize import linear_sum_assignment
-
         held = self.holds
         left_s = np.tile(np.array(self.pool.load_s), (len(held), 1))
         for n, slot in enumerate(self._active):
             if slot in self._loads:
                 end_s, model = self._loads[slot]
                 left_s[n, model] = end_s - now_s
-        missing = ~held[:, None, :] & self.wish.resident  # (replicas, rows, jobs)
         moves = self.state.home[self._active][:, None] != self.wish.home
-        cost = (missing * (left_s[:, None, :] + 1e-3)).sum(axis=2) + 1e-6 * moves
-        self._row = linear_sum_assignment(cost)[1].tolist()
+        self._row = rows_to_follow(held, left_s, self.wish.resident, moves)[1].tolist()
         self.state.home[self._active] = self.wish.home[self._row]
         for slot, row in zip(self._active, self._row):
             if slot in self._loads and not self.wish.resident[row, self._loads[slot][1]]:
@@ -221,33 +216,16 @@ class SharedReplicas:
 
     def _settle(self, now_s: float) -> None:
         """Begin the loads and drop the models that the placement asks for, as far as possible."""
-        for slot, row in zip(self._active, self._row):
+        for n, slot in enumerate(self._active):
             if slot not in self._loads:
-                self._change_models(slot, self.wish.resident[row], now_s)
+                self._change_models(n, slot, now_s)
         self._serve_waiting(now_s)
 
-    def _change_models(self, slot: int, wished: np.ndarray, now_s: float) -> None:
-        """Begin a replica's next load, for which others may have to go; else drop the rest."""
-        holds = self.state.holds[slot]
-        copies = self.holds.sum(axis=0)
-        kept = self.wish.resident.any(axis=0) & (copies < 2)
-        surplus = np.flatnonzero(holds & ~wished & ~kept).tolist()
-        missing = np.flatnonzero(wished & ~holds)
-        if not len(missing):
-            for model in surplus:
-                self._drop_model(slot, model, now_s)
-            return
-        home = self.state.home[slot]
-        model = int(home) if home in missing else int(missing[0])
-        # One more than a replica may hold later.
-        room = replace(self.pool, models=self.pool.models + 1)
-        during = holds.copy()
-        during[model] = True
-        gone = []
-        while not room.holds(during) and surplus:
-            gone.append(surplus.pop(0))
-            during[gone[-1]] = False
-        if room.holds(during):
-            for other in gone:
-                self._drop_model(slot, other, now_s)
-            self._loads[slot] = (now_s + self.pool.load_s[model], model)
+    def _change_models(self, n: int, slot: int, now_s: float) -> None:
+        """Let replica n of the active ones, in this slot, drop models and begin its next load."""
+        home = int(self.state.home[slot])
+        change = next_change(self.pool, n, self.holds, self._row[n], home, self.wish.resident)
+        for model in change.drop:
+            self._drop_model(slot, model, now_s)
+        if change.load is not None:
+            self._loads[slot] = (now_s + self.pool.load_s[change.load], change.load)

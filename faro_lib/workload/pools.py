@@ -99,9 +99,9 @@ def pools_of(jobs: Sequence[Job]) -> tuple[Pool, ...]:
 
     Raises ValueError if the jobs of a pool disagree about its replicas, or cannot share them.
 
-    >>> shared = [Job(name, pool="x", models_per_replica=2) for name in "ac"]
-    >>> [pool.jobs for pool in pools_of([shared[0], Job("b"), shared[1]])]
-    [(0, 2), (1,)]
+    >>> a, c = (Job(name, pool="x", models_per_replica=2) for name in "ac")
+    >>> tuple(pool.jobs for pool in pools_of([a, Job("b"), c]))
+    ((0, 2), (1,))
     """
     # A job alone is found by its position, because measurements may have jobs of the same name.
     members: dict[str | int, list[int]] = {}

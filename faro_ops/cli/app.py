@@ -25,14 +25,6 @@ from faro_ops.cli.simulate import simulate
 from faro_ops.cli.trust import trust
 from faro_ops.errors import message_of, one_line
 
-# Options that were renamed: old name -> new name.
-RENAMED = {
-    "--replicas": "--capacity",
-    "--violations": "--max-violation-rate",
-    "--max-moves": "--max-scaling-actions",
-    "--dry": "--dry-run",
-}
-
 COMMANDS = (
     simulate,
     recommend,
@@ -96,9 +88,5 @@ def _usage(error) -> str:
     context = error.ctx
     if context is None:
         return f"{text} All options: faro --help"
-    option = getattr(error, "option_name", "")
-    accepted = {name for parameter in context.command.params for name in parameter.opts}
-    if RENAMED.get(option) in accepted:
-        text = f"No such option: {option}; it is now called {RENAMED[option]}."
     command = f"faro {context.info_name}" if context.parent is not None else "faro"
     return f"{text} All options: {command} --help"

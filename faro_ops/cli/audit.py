@@ -74,11 +74,11 @@ def audit(
     from faro_lib.workload.request_log import is_request_log
     from faro_ops.advise.audit.audit import POLICIES, WAITING
     from faro_ops.advise.audit.audit import audit as audit_of
-    from faro_ops.advise.audit.records import (
-        records_from_csv,
-        records_from_journal,
-        records_from_log,
-        records_from_prometheus,
+    from faro_ops.advise.sources.serving_history import (
+        serving_from_csv,
+        serving_from_journal,
+        serving_from_log,
+        serving_from_prometheus,
     )
 
     if plot is not None:
@@ -90,17 +90,17 @@ def audit(
             "--jobs FILE is missing: a table of jobs with their SLOs and service times"
         )
     if journal is not None:
-        records = records_from_journal(journal, jobs)
+        serving = serving_from_journal(journal, jobs)
     elif workload is not None and is_request_log(workload):
-        records = records_from_log(workload, replicas_file, str(jobs), say, bursts=not at_random)
+        serving = serving_from_log(workload, replicas_file, str(jobs), say, bursts=not at_random)
     elif workload is not None:
-        records = records_from_csv(workload, str(jobs))
+        serving = serving_from_csv(workload, str(jobs))
     else:
         if not (query and replicas_query and latency):
             raise ValueError(
                 "--prometheus needs --query, --replicas-query and --latency 0.99=PROMQL"
             )
-        records = records_from_prometheus(
+        serving = serving_from_prometheus(
             str(prometheus),
             query,
             replicas_query,
@@ -111,18 +111,18 @@ def audit(
             token_path=prometheus_token,
         )
     if at_random:
-        records = replace(records, history=records.history.at_random())
+        serving = replace(serving, history=serving.history.at_random())
     serving_model = WAITING if dispatch == WAITING.dispatch else ServingModel(dispatch)
     result = audit_of(
-        records,
+        serving,
         capacity,
         policies=policy or POLICIES,
         forecaster=forecaster,
         serving_model=serving_model,
         report=say,
     )
-    if not (at_random or records.history.traces.arrival_s):
-        tell_counts(records.jobs, say)
+    if not (at_random or serving.history.traces.arrival_s):
+        tell_counts(serving.jobs, say)
     if plot is not None:
         from faro_ops.advise.recommend.figure import pictures
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from faro_lib.simulate import ServingModel
     from faro_ops.advise.recommend.recommendation import Recommendation
     from faro_ops.advise.recommend.replay import Replay
-    from faro_ops.advise.sources.load_history import History
+    from faro_ops.advise.sources.history import History
 
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
 NEXT = "next: introduce them step by step, as docs/adopt.md says (Adopting Faro step by step)"
@@ -83,7 +83,11 @@ def recommend(
     from faro_lib.registry import load_plugins
     from faro_lib.workload.log_traces import tell_counts
     from faro_ops.advise.recommend.recommendation import recommend as recommendation_of
-    from faro_ops.advise.sources import load_history
+    from faro_ops.advise.sources.history import (
+        history_from_csv,
+        history_from_journal,
+        history_from_prometheus,
+    )
 
     if plot is not None:
         shared.check_picture(Path(plot))
@@ -111,13 +115,11 @@ def recommend(
     serving_model = _serving_model(dispatch)
 
     if workload is not None:
-        history = load_history.history_from_csv(
-            workload, jobs, at, report=say, bursts=not at_random
-        )
+        history = history_from_csv(workload, jobs, at, report=say, bursts=not at_random)
     elif journal is not None:
-        history = load_history.history_from_journal(journal, jobs, at)
+        history = history_from_journal(journal, jobs, at)
     else:
-        history = load_history.history_from_prometheus(
+        history = history_from_prometheus(
             str(prometheus),
             str(query),
             jobs,

@@ -187,11 +187,9 @@ def _asked_for(job: Mapping[str, int]) -> int:
     """The replicas that are asked for, from a job's status in the FaroPlan.
 
     If Faro sets the bounds of the job's HPA, desiredReplicas is maxReplicas, and the HPA asks for
-    requestedReplicas. Controllers of earlier versions do not write them.
+    requestedReplicas.
     """
-    if "requestedReplicas" in job:
-        return job["requestedReplicas"]
-    return job["readyReplicas"] if "floorReplicas" in job else job["desiredReplicas"]
+    return job.get("requestedReplicas", job["desiredReplicas"])
 
 
 def time_s(text: str, after_s: float) -> float:

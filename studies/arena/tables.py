@@ -67,23 +67,6 @@ def speed(measured: dict[str, Any]) -> str:
     return markdown_table(["decisions", "single requests", "fluid"], rows)
 
 
-def error(measured: dict[str, Any]) -> str:
-    """Lost utility with single requests and with the fluid model, and the error per job."""
-    losses = measured["lost_utility"]
-    rows, errors = [], []
-    for scenario, by_policy in losses.items():
-        cells = [f"{exact:.2f} -> {fluid:.2f}" for exact, fluid in by_policy.values()]
-        rows.append((scenario, *cells))
-        errors += [(fluid - exact) / 10 for exact, fluid in by_policy.values()]
-    size = np.abs(errors)
-    below = (
-        f"Error per job: mean {np.mean(errors):+.3f}, mean size {size.mean():.3f}, "
-        f"largest size {size.max():.3f}."
-    )
-    policies = next(iter(losses.values()))
-    return f"{markdown_table(['scenario', *policies], rows)}\n\n{below}"
-
-
 def listed() -> str:
     """A row per scenario of the arena."""
     rows = []
@@ -162,31 +145,6 @@ def own_code(runs: pd.DataFrame, entries: dict[str, Entry]) -> str:
     return f"{table}\n\n{below}"
 
 
-def own_by_scenario(runs: pd.DataFrame) -> str:
-    """A row per scenario: the regret of each reading -> that of the own code."""
-    mean = runs.groupby(["scenario", "autoscaler"], sort=False)[["regret_reading", "regret_own"]]
-    values = mean.mean()
-    names = list(runs["autoscaler"].unique())
-    rows = []
-    for scenario in runs["scenario"].unique():
-        pairs = [values.loc[scenario, name] for name in names]
-        rows.append((scenario, *(f"{reading:.1%} -> {own:.1%}" for reading, own in pairs)))
-    return markdown_table(["scenario", *names], rows)
-
-
-def first_differences(differences: pd.DataFrame) -> str:
-    """The first difference of each autoscaler in its first scenario, with what both were shown."""
-    rows = []
-    for name, of_one in differences.groupby("autoscaler", sort=False):
-        first = of_one.iloc[0]
-        rate = "unknown" if np.isnan(first["rate_rps"]) else f"{first['rate_rps']:.1f}"
-        seen = (first["target"], first["running"], rate, f"{first['ongoing']:.0f}")
-        where = f"{first['scenario']}, {first['now_s']:.0f} s, job {first['job'] + 1}"
-        rows.append((name, where, *seen, first["reading"], first["own"]))
-    heads = ["autoscaler", "where", "target", "running", "requests/s", "ongoing"]
-    return markdown_table([*heads, "our reading asks for", "own code"], rows)
-
-
 def built(runs: pd.DataFrame, own: pd.DataFrame) -> str:
     """How many decisions of readings with the rules of the code are those of the own code, and how
     far their regret is from that of the own code in the same runs.
@@ -216,9 +174,7 @@ def of_entries(text: Callable[[dict[str, Entry]], str]) -> Callable[[Path], str]
 
 PAGE = "docs/arena.md"
 ENTRIES = [KEPT]
-OWN, BUILT, DIFFERENCES = (
-    f"{KEPT}/own-code{name}.csv" for name in ("", "-built", "-differences")
-)  # of studies/arena/agreement.py
+OWN, BUILT = (f"{KEPT}/own-code{name}.csv" for name in ("", "-built"))  # of agreement.py
 ENVIRONMENT = ["data/arena-environment.json"]  # of benchmarks/arena_speed.py
 PARTS = [
     Part(PAGE, "ranking", ENTRIES, of_entries(ranking)),
@@ -231,10 +187,7 @@ PARTS = [
         lambda folder: of_language_models(scores.read_scenario(folder, LANGUAGE_MODELS)),
     ),
     Part(PAGE, "own code", [OWN, KEPT], lambda runs, folder: own_code(runs, read_entries(folder))),
-    Part(PAGE, "own code by scenario", [OWN], own_by_scenario),
     Part(PAGE, "readings with these rules", [BUILT, OWN], built),
-    Part(PAGE, "first differences", [DIFFERENCES], first_differences),
     Part(PAGE, "speed", ENVIRONMENT, speed),
-    Part(PAGE, "error", ENVIRONMENT, error),
     Part(PAGE, "versions", ENTRIES, of_entries(code)),
 ]

@@ -17,10 +17,11 @@ def dispersion_figure(table: pd.DataFrame) -> Figure:
     for axis, service in zip(axes[0], services):
         part = table[table["service"] == service]
         log = part[part["process"] == BURSTS]
-        axis.plot(log["window_s"], log["log"], color="black", marker="o", label="log")
-        for process, color in zip((BURSTS, GAMMA, WEIBULL), CYCLE):
+        axis.plot(log["window_s"], log["log"], "o", color="black", label="log")
+        for process, color, dashes in zip((BURSTS, GAMMA, WEIBULL), CYCLE, ("-", "--", "-.")):
             of_process = part[part["process"] == process]
-            axis.plot(of_process["window_s"], of_process["found"], color=color, label=process)
+            line = {"color": color, "linestyle": dashes, "label": process}
+            axis.plot(of_process["window_s"], of_process["found"], **line)
         axis.set(xscale="log", yscale="log", xlabel="length of the window (s)")
         axis.set_title(service, loc="left")
     axes[0][0].set_ylabel("index of dispersion")

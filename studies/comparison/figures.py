@@ -119,7 +119,7 @@ def policies_by_capacity(
     policies = list(dict.fromkeys(summary["policy"]))
     capacities = sorted(summary["capacity_cores"].unique(), reverse=True)
     rows, columns = len(measures), len(capacities)
-    size_in = (PAGE_IN, 0.3 + rows * (0.5 + 0.17 * len(policies)))
+    size_in = (PAGE_IN, 0.3 + rows * (0.65 + 0.17 * len(policies)))
     figure, axes = plt.subplots(rows, columns, figsize=size_in, sharey=True, squeeze=False)
     colours = [colour(policy) for policy in policies]
     hatches = [hatch_of(policy) for policy in policies]
@@ -230,18 +230,25 @@ def policy_timeline(
     # Window of the moving mean in minutes; longer for a long day, whose lines would otherwise blur
     # into bands.
     width = max(5, (int(running["minute"].max()) + 1) // 72)
-    for policy in distinguishable(minutes["policy"]):
+    shown = distinguishable(minutes["policy"])
+    between = max(1, running["minute"].nunique() // 8)  # minutes between two markers of a line
+    for n, (policy, marker) in enumerate(zip(shown, "os^Dvph")):
         lost = _lost(minutes[minutes["policy"] == policy], width)
         cores = _cores(running[running["policy"] == policy], jobs, width)
-        top.plot(lost, color=colour(policy), label=policy)
-        bottom.plot(cores, color=colour(policy))
+        line: dict[str, Any] = {"color": colour(policy), "marker": marker, "markersize": 3.5}
+        line["markevery"] = (n * between // len(shown), between)
+        top.plot(lost, label=policy, **line)
+        bottom.plot(cores, **line)
     if limit is not None:
         top.plot(_lost(limit, width), linewidth=1.0, label=common.CLAIRVOYANT, **common.LIMIT_LINE)
         bottom.plot(_cores(limit, jobs, width).iloc[:-1], linewidth=1.0, **common.LIMIT_LINE)
-    bottom.axhline(capacity, color="black", linestyle=":", linewidth=1.0)
+    dotted: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.0}
+    bottom.axhline(capacity, label="capacity", **dotted)
     top.set(ylabel=f"lost utility\n({width}-minute mean)")
     bottom.set(ylabel=f"cores in use\n({width}-minute mean)", xlabel="minute")
-    legend_above(figure, *top.get_legend_handles_labels())
+    handles, labels = top.get_legend_handles_labels()
+    more_handles, more_labels = bottom.get_legend_handles_labels()
+    legend_above(figure, handles + more_handles, labels + more_labels, columns=6)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The tables and pictures of docs/comparison.md, docs/index.md and README.md."""
+"""The tables and pictures of docs/comparison.md and README.md."""
 
 from __future__ import annotations
 
@@ -85,18 +85,11 @@ def strongest_rivals(losses: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return rivals.min(), rivals.idxmin().map(lambda name: NAMES.get(name, name))
 
 
-def headline(docs: str, summary: pd.DataFrame, limit: pd.DataFrame, shared: pd.DataFrame) -> str:
-    """The table of README.md and docs/index.md: lost utility by capacity.
-
-    shared : the runs of studies/sharing/run.py on the published day.
-    docs : the way from the page to docs/.
-    """
+def headline(summary: pd.DataFrame, limit: pd.DataFrame) -> str:
+    """The table of README.md: lost utility by capacity."""
     ours = mean_losses(summary)
-    two = shared[(shared["policy"] == "Faro-Sum") & (shared["models"] == 2)]
-    sharing = "Faro-Sum, if each replica may hold two models"
     losses = {
         "Faro-Sum, which maximises the sum of the utilities": ours.loc["Faro-Sum"],
-        f"{sharing} ([sharing]({docs}sharing.md))": two.groupby("cores")[LOSS].mean(),
         "Faro-Sum, as published in the paper": published_by_policy(LOSS)["Faro-Sum (paper)"],
         "the strongest policy here that is not a variant of Faro": strongest_rivals(ours)[0],
         "the rule of the Kubernetes HPA, with its default target of 80 %": ours.loc["HPA"],
@@ -248,16 +241,29 @@ def capacities(curve: pd.DataFrame) -> str:
 
 
 def larger(sizes: pd.DataFrame) -> str:
-    """A row per cluster and policy of the runs with mixed models and with more jobs."""
-    rows = []
-    for row in sizes[sizes["variant"] != "ten traces"].itertuples():
-        lost = f"{row.lost_cluster_utility_mean:.2f}"
-        if row.trials > 1:
-            lost += f" ({row.lost_cluster_utility_std:.2f})"
-        rate = percent(row.slo_violation_rate_mean, 2)
-        rows.append((row.variant, row.jobs, row.replicas, row.system, row.trials, lost, rate))
-    heads = ["traces", "jobs", "cores", "policy", "trials", "lost utility", "SLO violations"]
-    return markdown_table(heads, rows)
+    """Two tables of lost utility, a row per policy: mixed models, and more jobs."""
+    mixed = sizes[sizes["variant"] == "mixed"]
+    more = sizes[sizes["variant"].isin(["repeated", "shifted"])]
+    return "\n\n".join(map(losses_by_cluster, (mixed, more)))
+
+
+def losses_by_cluster(sizes: pd.DataFrame) -> str:
+    """A row per policy, a column per cluster."""
+    clusters = sizes.groupby(["variant", "jobs", "replicas"], sort=False)
+    of_cluster = {
+        f"{variant}, {jobs} jobs, {cores} cores": part.set_index("system")[
+            "lost_cluster_utility_mean"
+        ]
+        for (variant, jobs, cores), part in clusters
+    }
+    rows = [
+        (
+            name,
+            *(f"{losses[name]:.2f}" if name in losses else "-" for losses in of_cluster.values()),
+        )
+        for name in sizes["system"].unique()
+    ]
+    return markdown_table(["policy", *of_cluster], rows)
 
 
 def solvers(answers: pd.DataFrame) -> str:
@@ -295,7 +301,6 @@ SUMMARY, LIMIT, ABLATION, STEPS, CURVE, SIZES, SOLVED = (
     f"data/published-run/{name}.csv"
     for name in ("summary", "limit", "ablation", "steps", "curve", "sizes", "solvers")
 )
-SHARED = "data/recorded-sharing/faro.csv"
 PAGE = "docs/comparison.md"
 PARTS = [
     Part(PAGE, "summary", [SUMMARY, LIMIT], finding),
@@ -307,10 +312,7 @@ PARTS = [
     Part(PAGE, "capacities", [CURVE], capacities),
     Part(PAGE, "larger clusters", [SIZES], larger),
     Part(PAGE, "solvers", [SOLVED], solvers),
-    *(
-        Part(first, "published workload", [SUMMARY, LIMIT, SHARED], partial(headline, docs))
-        for first, docs in (("README.md", "docs/"), ("docs/index.md", ""))
-    ),
+    Part("README.md", "published workload", [SUMMARY, LIMIT], headline),
 ]
 PICTURES = [
     Picture("docs/images/comparison.png", [SUMMARY, LIMIT], partial(comparison, SHOWN)),

@@ -20,24 +20,22 @@ from studies.tables.wording import markdown_table
 LEADER = "Faro-Sum"
 
 
-def table(worlds: Mapping[str, pd.DataFrame], day: str | None = "all") -> str:
-    """A row per workload, day and capacity: what leader, limit and other policies lose.
+def table(worlds: Mapping[str, pd.DataFrame]) -> str:
+    """A row per workload and capacity: what leader, limit and other policies lose, over all days.
 
-    The other policies are shown by their difference from the leader. day : "all" shows the mean
-    over days, None each day by itself.
+    The other policies are shown by their difference from the leader.
     """
     first = next(iter(worlds.values()))
     policies = [name for name in first["policy"].unique() if name not in (LEADER, LIMIT)]
     rows = []
     for name, pairs in worlds.items():
-        chosen = pairs[pairs["day"] == day] if day else pairs[pairs["day"] != "all"]
-        for (of_day, capacity), part in chosen.groupby(["day", "capacity_cores"], sort=False):
+        of_all = pairs[pairs["day"] == "all"]
+        for capacity, part in of_all.groupby("capacity_cores", sort=False):
             at = part.set_index("policy")
-            key = [name, f"{capacity:g}"] if day else [name, of_day, f"{capacity:g}"]
             lost = [f"{at.loc[one, 'lost_utility']:.3f}" for one in (LEADER, LIMIT)]
-            rows.append([*key, *lost, *(_difference(at.loc[policy]) for policy in policies)])
-    key = ["workload", "cores"] if day else ["workload", "day", "cores"]
-    return markdown_table([*key, LEADER, LIMIT, *policies], rows)
+            differences = [_difference(at.loc[policy]) for policy in policies]
+            rows.append([name, f"{capacity:g}", *lost, *differences])
+    return markdown_table(["workload", "cores", LEADER, LIMIT, *policies], rows)
 
 
 def _difference(row: pd.Series) -> str:
@@ -79,11 +77,9 @@ def method(worlds: Mapping[str, pd.DataFrame]) -> str:
         )
     else:
         text += (
-            "Those of single days, and so of the generated workloads, are still from an earlier "
-            "method: a bootstrap of trials and of twelve blocks of the day, which are two hours of "
-            "azure-2019 and half an hour of simulated time elsewhere. They are too narrow, until a "
-            "new run of config/wide.yaml replaces them. Such an interval speaks of that day only, "
-            "and each generated workload is one world."
+            "Those of the generated workloads are a bootstrap of trials and of twelve blocks of "
+            "the day, half an hour of simulated time each, and are too narrow. Such an interval "
+            "speaks of that day only, and each generated workload is one world."
         )
     return textwrap.fill(text, 100)
 
@@ -105,12 +101,6 @@ def summary(worlds: Mapping[str, pd.DataFrame]) -> str:
     return textwrap.fill(finding(worlds, LEADER), 100)
 
 
-def each_day(worlds: Mapping[str, pd.DataFrame]) -> str:
-    """The table of single days, of the workloads with several."""
-    several = {one: rows for one, rows in worlds.items() if rows["day"].nunique() > 2}
-    return table(several, day=None)
-
-
 def part(name: str, text: Callable[[Mapping[str, pd.DataFrame]], str]) -> Part:
     files = ["data/wide-run", "config/wide.yaml"]
     return Part("docs/elsewhere.md", name, files, lambda *paths: text(kept(*paths)))
@@ -120,5 +110,4 @@ PARTS = [
     part("method", method),
     part("summary", summary),
     part("all days", table),
-    part("each day", each_day),
 ]

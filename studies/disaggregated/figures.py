@@ -41,7 +41,8 @@ def shares_by_rate(shares: pd.DataFrame) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel("share within both SLOs")
     axes[0][0].set_ylim(-0.02, 1.03)
-    legend_above(figure, *axes[0][0].get_legend_handles_labels())
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, columns=6)
     return figure
 
 
@@ -59,7 +60,7 @@ def _panel(axis: Axes, shares: pd.DataFrame) -> None:
             markersize=3,
             label=system,
         )
-    axis.axhline(ASKED, **LIMIT_LINE)
+    axis.axhline(ASKED, label=f"asked: {ASKED:.0%}", **LIMIT_LINE)
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:

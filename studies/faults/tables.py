@@ -1,4 +1,4 @@
-"""The tables of faults in docs/kubernetes.md and of an hour of them in docs/reliability.md.
+"""The tables of faults in docs/kubernetes.md and of an hour of them in CONTRIBUTING.md.
 
 `make test-faults` writes the recorded rows into the file FARO_FAULTS and the folder FARO_SOAK. The
 file of faults may hold several rows of a fault; the last one counts.
@@ -84,5 +84,5 @@ PARTS = [
         ["data/kubernetes-faults.jsonl"],
         lambda path: table(path.read_text().splitlines()),
     ),
-    Part("docs/reliability.md", "fault hour", ["data/recorded-faults"], hour),
+    Part("CONTRIBUTING.md", "fault hour", ["data/recorded-faults"], hour),
 ]

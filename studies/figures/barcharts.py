@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from studies.figures.common import DIAMOND, EDGE, LIMIT_LINE
 
@@ -42,22 +42,22 @@ def bar_rows(
     for bar, hatch in zip(bars, hatches):
         bar.set_hatch(hatch)
     numbers = [number_format.format(value) if value == value else "" for value in mean]
-    # The numbers are at the right edge of the panel, where no bar or diamond covers them.
+    # The numbers are right of the panel, where no bar, diamond or line of the grid crosses them.
     edge: dict[str, Any] = {
         "xycoords": axis.get_yaxis_transform(),
         "textcoords": "offset points",
     }
     for row, number in zip(place, numbers):
-        axis.annotate(number, (1, row), (-2, 0), ha="right", va="center", **edge)
+        axis.annotate(number, (1, row), (3, 0), va="center", **edge)
     known = pd.Series(dtype=float) if published is None else published.reindex(rows)
     if known.notna().any():
         axis.plot(known, place, **DIAMOND)
     if limit is not None:
         axis.axvline(limit, linewidth=1.0, **LIMIT_LINE)
     widest = max([float((mean + deviation).max()), limit or 0.0, *known.dropna()])
-    room = 0.12 + 0.05 * max(map(len, numbers))
-    axis.set(xlim=(0, (1 + room) * (widest or 1.0)), ylim=(len(rows) - 0.4, -0.6))
+    axis.set(xlim=(0, 1.05 * (widest or 1.0)), ylim=(len(rows) - 0.4, -0.6))
     axis.set_yticks(place, rows)
+    axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     if number_format.endswith("%}"):
         axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.grid(visible=False, axis="y")

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from faro_lib.figures.style import LIMIT, colour
+from faro_lib.figures.style import LIMIT, colour, legend_above
 
 # Keyword arguments of matplotlib.
 DIAMOND: dict[str, Any] = {"marker": "D", "ls": "", "ms": 3, "mfc": "white", "mec": "black"}
@@ -61,9 +62,32 @@ def lost_by_policy(axis: Axes, summary: pd.DataFrame, x: str) -> None:
         axis.errorbar(mean.index, mean, yerr=deviation, label=policy, **line)
 
 
+def legend_out_of_the_panel(figure: Figure, axis: Axes, columns: int) -> None:
+    """Move the legend of seaborn's lines from the panel, where it covers a line, to above it."""
+    handles, labels = axis.get_legend_handles_labels()
+    if legend := axis.get_legend():
+        legend.remove()
+    legend_above(figure, handles, labels, columns=columns)
+
+
+def scale_losses(axis: Axes, direction: Literal["x", "y"], losses: pd.Series) -> None:
+    """Scale an axis of mean losses, logarithmic if they differ more than threefold.
+
+    The axis is linear from zero if they differ less, or if one is zero, which has no logarithm.
+    """
+    low, high = losses.min(), losses.max()
+    if high > 3 * low > 0:
+        axis.set(**{f"{direction}scale": "log"})
+        label_log_axis(axis.xaxis if direction == "x" else axis.yaxis, low, high)
+    else:
+        end = high if high > 0 else 1.0
+        # From below zero, where a marker at zero would be cut.
+        axis.set(**{f"{direction}lim": (-0.03 * end, 1.05 * end)})
+
+
 def label_log_axis(axis: Axis, low: float, high: float) -> None:
     """Label 1, 2 and 5 times the powers of ten from `low` to `high`; in a wide range the powers."""
-    steps = (1, 2, 5) if high < 30 * low else (1,)
+    steps = (1, 2, 5) if high < 100 * low else (1,)
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**exponent for exponent in exponents for step in steps]
     ticks = [tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]

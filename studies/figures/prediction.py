@@ -58,7 +58,7 @@ def predicted_against_simulated(errors: pd.DataFrame) -> Figure:
     axis.fill_between(middle, low, high, color=colour(PLANNER), alpha=0.25, lw=0)
     label = "simulated, median and 80 %"
     axis.plot(middle, groups.median(), color=colour(PLANNER), marker="o", ms=3, label=label)
-    reach = [predicted.min(), predicted.max()]
+    reach = [middle.min(), middle.max()]
     axis.plot(reach, reach, color="#555555", lw=0.8, ls="--", label="as predicted")
     axis.set(xscale="log", yscale="log")
     axis.set(xlabel="predicted tail latency / SLO", ylabel="simulated tail latency / SLO")

@@ -1,4 +1,4 @@
-"""The kinds of replica of measured GPUs, for faro_lib/workload/gpus.yaml and docs/gpus.md.
+"""The kinds of replica of measured GPUs, for faro_lib/workload/gpus.yaml and docs/replicas.md.
 
     python -m faro_pipeline fetch splitwise && python -m studies.gpus.run
     python -m studies.tables.pages gpus

@@ -1,4 +1,4 @@
-"""The table of docs/gpus.md: the fits that a table of jobs can name."""
+"""The table of docs/replicas.md: the fits that a table of jobs can name."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def finding(fits: list[dict[str, Any]]) -> str:
     )
 
 
-PAGE = "docs/gpus.md"
+PAGE = "docs/replicas.md"
 FITS = ["faro_lib/workload/gpus.yaml"]
 PARTS = [
     Part(PAGE, "fits", FITS, lambda _: table(entries())),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from faro_lib.figures.style import PAGE_IN, colour, legend_above
 from studies.figures.common import EDGE
@@ -59,6 +60,7 @@ def on_a_node(tables: Tables) -> Figure:
     dashes = {"color": "black", "linestyle": "--", "label": "replicas"}
     twin.step(last["second"], last["replicas"], where="post", **dashes)
     twin.set(ylabel="replicas that serve", ylim=(0, None))
+    twin.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     twin.grid(visible=False)
     handles, names = right.get_legend_handles_labels()
     more_handles, more_names = twin.get_legend_handles_labels()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from faro_lib.figures.style import CYCLE, PAGE_IN
 from studies.figures.barcharts import bar_rows
@@ -36,7 +36,6 @@ def missed_by_policy(runs: pd.DataFrame) -> Figure:
         bar_rows(axis, row, policies, colours, number_format="{:.1%}")
         axis.set_title(f"{capacity} replicas", loc="left")
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set_xlabel("requests that miss an SLO")
     return figure
 

@@ -14,7 +14,6 @@ from faro_lib.metrics.paired import unit_interval
 from studies.arrivals.world import AT_RANDOM, FITTED, TRUE
 from studies.llm.azure import LOGGED, LOGNORMAL, REPLAYED, STEPS
 from studies.llm.bounds import BOUND, CLAIRVOYANT
-from studies.llm.load import WAYS
 from studies.llm.rivals import FARO, LLM_RIVALS, VARIANTS
 from studies.tables.pages import Part, Picture, content
 from studies.tables.wording import markdown_table
@@ -75,34 +74,6 @@ def finding(runs: pd.DataFrame) -> str:
             f"on {less} of {len(ratios)} days, and at most two thirds as many on {met}."
         )
     return " ".join(sentences)
-
-
-def ample_table(rows: pd.DataFrame) -> str:
-    """Requests that miss an SLO though every service has AMPLE replicas; a row per day."""
-    cells = []
-    for day, part in rows.groupby("day"):
-        counted = ["missed", "missed_per_token", "requests"]
-        of_job = part.groupby("job")[counted].sum()
-        worst = of_job["missed"].idxmax()
-        own = of_job.loc[worst]
-        lengths = part[part["job"] == worst].dropna()
-        tokens = []
-        for name in ("prompt_tokens", "output_tokens"):
-            mean = np.average(lengths[name], weights=lengths["requests"])
-            tokens.append(f"{mean:.0f} ({lengths[f'assumed_{name}'].iloc[0]:.0f})")
-        cells.append(
-            (
-                day,
-                f"{of_job['missed'].sum() / of_job['requests'].sum():.2%}",
-                f"{worst} ({own['requests'] / of_job['requests'].sum():.0%} of all requests)",
-                f"{own['missed'] / own['requests']:.1%}",
-                f"{own['missed_per_token'] / own['requests']:.1%}",
-                *tokens,
-            )
-        )
-    heads = ["day", "missed", "service that misses most", "its missed", "per token"]
-    heads += ["prompt tokens (assumed)", "output tokens (assumed)"]
-    return markdown_table(heads, cells, right=[heads[1], *heads[3:]])
 
 
 def against(part: pd.DataFrame, rival: str, share: float = 1.0) -> str:
@@ -193,21 +164,6 @@ def drops_table(runs: pd.DataFrame) -> str:
     return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
 
 
-def drops_training_table(runs: pd.DataFrame) -> str:
-    """What each policy misses on training days with and without drops."""
-    without = missed_on_training()
-    dropping = shares(runs, ["capacity_cores"])
-    rows = []
-    for capacity in sorted(dropping.index, reverse=True):
-        cells = (
-            f"{without[capacity, name]:.1%}, {dropping.loc[capacity, name]:.1%}"
-            for name in POLICIES
-        )
-        rows.append((capacity, *cells))
-    heads = ["replicas", *POLICIES]
-    return markdown_table(heads, rows, right=heads)
-
-
 def drops_finding(runs: pd.DataFrame) -> str:
     """On how many days and sizes Faro meets the target, if it may drop requests."""
     found = with_drops(runs)
@@ -219,32 +175,6 @@ def drops_finding(runs: pd.DataFrame) -> str:
         f"day and size against rivals as documented, and on {dropping} against rivals that may "
         f"drop by Faro's tables. It misses fewer requests than the best of the latter on {fewer}."
     )
-
-
-def drops_difference_table(runs: pd.DataFrame) -> str:
-    """`difference_table` if Faro may drop requests, with rivals as documented and dropping."""
-    dropping = allowed(runs)
-    documented = pd.concat([dropping[dropping["policy"] == LEADER], runs[runs["policy"] != LEADER]])
-    rows = []
-    for rivals, of_rivals in (("as documented", documented), ("may drop", dropping)):
-        for capacity, best, of_all, *intervals in differences(of_rivals):
-            missed = (f"{of_all[name]:.1%}" for name in (LEADER, best))
-            rows.append((rivals, capacity, best, *missed, *intervals))
-    heads = ["rivals", "replicas", "best rival", LEADER, "it misses"]
-    heads += ["Faro - rival (95 %)", "Faro - 2/3 of the rival (95 %)"]
-    return markdown_table(heads, rows, right=[heads[1], *heads[3:]])
-
-
-def bounds_table(runs: pd.DataFrame) -> str:
-    """Faro, Faro with the truth, the bound, and the target, by size and day."""
-    of_days = shares(runs, ["capacity_cores", "day"]).sort_index(ascending=[False, True])
-    rows = []
-    for (capacity, day), row in of_days.iterrows():
-        best = row[list(LLM_RIVALS)].min()
-        shown = row[BOUND], row[CLAIRVOYANT], row[LEADER], TARGET * best, best
-        rows.append((capacity, day, *(f"{share:.1%}" for share in shown)))
-    heads = ["replicas", "day", BOUND, CLAIRVOYANT, LEADER, "target", "best rival"]
-    return markdown_table(heads, rows, right=[heads[0], *heads[2:]])
 
 
 def reach(runs: pd.DataFrame) -> str:
@@ -263,80 +193,6 @@ def reach(runs: pd.DataFrame) -> str:
     return f"{sentence} The bound is above the target on {', '.join(where)}."
 
 
-def lengths_table(tried: pd.DataFrame) -> str:
-    """What Faro misses on training days with current and with old lengths, settings else chosen."""
-    rows = []
-    others = [name for name in FARO[LEADER].settings if name != "lengths_minutes"]
-    of_faro = tried[tried["rival"] == LEADER]
-    for capacity, part in reversed(list(of_faro.groupby("capacity_cores"))):
-        chosen = part[part["chosen"]].iloc[0]
-        alike = (part[others] == chosen[others]).all(axis=1)
-        missed = part[alike].set_index("lengths_minutes")["missed"]
-        shown = (f"{missed[minutes]:.1%}" for minutes in (15, 0))
-        rows.append((capacity, *shown))
-    heads = ["replicas", "lengths of the last 15 minutes", "lengths of days 1 to 8"]
-    return markdown_table(heads, rows, right=heads)
-
-
-def sizes_table(tried: pd.DataFrame) -> str:
-    """What the best rival of each size and factor of the rates meets on training days."""
-    rows = []
-    of_rivals = tried[tried["rival"].isin(LLM_RIVALS)]
-    for (rates, capacity), part in of_rivals.groupby(["rates", "capacity_cores"]):
-        best = part.loc[part["missed"].idxmin()]
-        rows.append((f"x {rates:g}", capacity, best["rival"], f"{1 - best['missed']:.1%}"))
-    heads = ["rates", "replicas", "best rival", "requests within their SLO"]
-    return markdown_table(heads, rows, right=[heads[1], heads[3]])
-
-
-def tuning_table(tried: pd.DataFrame) -> str:
-    """The chosen settings and the share that they miss on training days."""
-    chosen = tried[tried["chosen"]]
-    sizes = tried.loc[tried["rival"] == LEADER, "capacity_cores"].unique()
-    rows = []
-    for capacity in sorted(sizes, reverse=True):
-        for name in POLICIES:
-            of_policy = chosen[(chosen["rival"] == name) & (chosen["capacity_cores"] == capacity)]
-            row = of_policy.iloc[0]
-            settings = row[row.index.difference(NO_SETTINGS, sort=False)].dropna()
-            own = ", ".join(f"{key} {value:g}" for key, value in settings.items())
-            rows.append((capacity, name, own, f"{row['missed']:.1%}"))
-    return markdown_table(["replicas", "policy", "settings", "missed"], rows, right=["missed"])
-
-
-def load_table(scores: pd.DataFrame) -> str:
-    """Mean CRPS of all jobs together, by day and way."""
-    total = scores.groupby(["day", "way"])["crps_replicas"].sum().unstack()[list(WAYS)]
-    rows = [(day, *(f"{value:.3f}" for value in row)) for day, row in total.iterrows()]
-    return markdown_table(["day", *WAYS], rows, right=WAYS)
-
-
-def azure_table(rows: pd.DataFrame) -> str:
-    """p99 of the time to the first token: what the first half hour says, and the second."""
-    cells = []
-    for row in rows.to_dict("records"):
-        simulated = _with_error(row["simulated_s"], row["second_s"])
-        predicted = _with_error(row["predicted_minutes_s"], row["second_minutes_s"])
-        cells.append(
-            (
-                row["service"],
-                row["replicas"],
-                f"{row['load_first'] / row['replicas']:.0%}",
-                _seconds(row["first_s"]),
-                _seconds(row["second_s"]),
-                simulated,
-                f"{np.expm1(row['seed_std']):.0%}" if np.isfinite(row["seed_std"]) else "",
-                _seconds(row["second_minutes_s"]),
-                predicted,
-            )
-        )
-    heads = [
-        *("service", "replicas", "utilisation", "p99 of the first (s)"),
-        *("p99 of the second", "simulated", "spread", "mean p99 of its minutes", "predicted"),
-    ]
-    return markdown_table(heads, cells, right=heads[1:])
-
-
 def azure_finding(rows: pd.DataFrame) -> str:
     """How many of the sizes without drops are within 15 %."""
     kept = rows[np.isfinite(rows["second_s"])]
@@ -350,47 +206,6 @@ def azure_finding(rows: pd.DataFrame) -> str:
             f"prediction at {predicted.sum()}."
         )
     return " ".join(sentences)
-
-
-def azure_halves_table(rows: pd.DataFrame) -> str:
-    """Both halves of each service, and how much the second differs."""
-    names = {
-        "requests": "requests",
-        "load": "load (replicas)",
-        "prompt_tokens": "prompt tokens, mean",
-        "prompt_p99": "p99",
-        "prompt_lognormal_p99": "p99 if they were lognormal",
-        "output_tokens": "output tokens, mean",
-        "output_p99": "p99",
-        "output_lognormal_p99": "p99 if they were lognormal",
-        "dispersion_10s": "index of dispersion in 10 s",
-        "dispersion_1s": "in 1 s",
-    }
-    halves = {
-        (service, half): part.iloc[0] for (service, half), part in rows.groupby(["service", "half"])
-    }
-    services = sorted({service for service, _ in halves})
-    cells = []
-    for name, text in names.items():
-        numbers: list[str] = []
-        for service in services:
-            first, second = (float(halves[service, half][name]) for half in (1, 2))
-            numbers += [f"{one:.0f}" if one > 100 else f"{one:.3g}" for one in (first, second)]
-            numbers.append(f"{second / first - 1:+.0%}")
-        cells.append((text, *numbers))
-    heads = [head for service in services for head in (f"{service}, first", "second", "differs by")]
-    return markdown_table(["half hours", *heads], cells, right=heads)
-
-
-def azure_steps_table(rows: pd.DataFrame) -> str:
-    """The error of p99 after each step, of all requests and of the minutes."""
-    cells = []
-    for measure, column in (("all requests", "p99_s"), ("mean of the minutes", "minutes_s")):
-        for (service, replicas), row in step_errors(rows, column).iterrows():
-            errors = (f"{error:+.0%}" if np.isfinite(error) else "dropped" for error in row)
-            cells.append((service, replicas, measure, *errors))
-    heads = ["service", "replicas", "p99 of", *STEPS[:-1]]
-    return markdown_table(heads, cells, right=[heads[1], *heads[3:]])
 
 
 def step_errors(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -410,22 +225,6 @@ def azure_steps_finding(rows: pd.DataFrame) -> str:
         f"with lognormal lengths, and {row[LOGGED]:.0%} with the quantiles of the log."
         for service, row in largest.iterrows()
     )
-
-
-def azure_planners_table(rows: pd.DataFrame) -> str:
-    """Missed requests by planner on the second half, and what knowing the bursts recovers."""
-    planners = (AT_RANDOM, FITTED, TRUE)
-    cells = []
-    for (capacity, forecast), part in judged_planners(rows):
-        sums = part.groupby("planner")[["missed", "requests"]].sum()
-        shares = sums["missed"] / sums["requests"]
-        lost, saved = missed_less(part, TRUE), missed_less(part, FITTED)
-        recovered = f"{saved[0] / lost[0]:.0%}" if lost[1] > 0 else ""
-        missed = (f"{shares[name]:.1%}" for name in planners)
-        cells.append((capacity, forecast, *missed, *map(_interval, (lost, saved)), recovered))
-    heads = ["replicas", "forecast", *planners, "lost by the assumption"]
-    heads += ["saved by the fitted bursts", "of the loss"]
-    return markdown_table(heads, cells, right=[heads[0], *heads[2:]])
 
 
 def azure_planners_finding(rows: pd.DataFrame) -> str:
@@ -465,54 +264,17 @@ def _interval(of: tuple[float, float, float]) -> str:
     return f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
-def _seconds(value_s: float) -> str:
-    return f"{value_s:.2f}" if np.isfinite(value_s) else "dropped"
-
-
-def _with_error(value_s: float, truth_s: float) -> str:
-    """The value and its error, which is unknown if either is infinite."""
-    known = np.isfinite(value_s) and np.isfinite(truth_s)
-    return f"{value_s:.2f} ({value_s / truth_s - 1:+.0%})" if known else _seconds(value_s)
-
-
-def burst_table(agreement: pd.DataFrame) -> str:
-    """The index of dispersion of each client, and the error of the bursts that are assumed."""
-    rows = []
-    windows = sorted(agreement["window_s"].unique())
-    for job, part in agreement.dropna().groupby("job"):
-        by_window = part.set_index("window_s")
-        cells = [
-            f"{by_window.loc[w, 'file']:.3g} ({by_window.loc[w, 'error']:+.0%})" for w in windows
-        ]
-        rows.append((job, *cells))
-    heads = ["client", *(f"{window:g} s" for window in windows)]
-    return markdown_table(heads, rows, right=heads[1:])
-
-
 TABLES = {
     "finding": ("compare", finding),
-    "ample": ("ample", ample_table),
     "missed": ("compare", missed_table),
     "differences": ("compare", difference_table),
-    "drops training": ("drops-training", drops_training_table),
     "drops": ("compare", drops_table),
     "drops finding": ("compare", drops_finding),
-    "drops differences": ("compare", drops_difference_table),
     "ablation": ("ablation", ablation_table),
-    "bounds": ("bounds", bounds_table),
     "reach": ("bounds", reach),
-    "sizes": ("tuning", sizes_table),
-    "lengths": ("tuning", lengths_table),
-    "settings": ("tuning", tuning_table),
-    "load": ("load", load_table),
-    "azure": ("azure", azure_table),
     "azure finding": ("azure", azure_finding),
-    "azure halves": ("azure-halves", azure_halves_table),
-    "azure steps": ("azure-steps", azure_steps_table),
     "azure steps finding": ("azure-steps", azure_steps_finding),
-    "azure planners": ("azure-planners", azure_planners_table),
     "azure planners finding": ("azure-planners", azure_planners_finding),
-    "bursts": ("bursts", burst_table),
 }
 
 
@@ -523,12 +285,13 @@ def missed_figure(runs: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(sizes), figsize=(PAGE_IN, 2.6), squeeze=False, sharey=True)
     for axis, capacity in zip(axes[0], sizes):
         part = of_days.loc[capacity]
-        for name, color in zip(POLICIES, ("black", *CYCLE)):
-            axis.plot(part.index.astype(str), 100 * part[name], marker="o", color=color, label=name)
+        for name, color, marker in zip(POLICIES, ("black", *CYCLE), "os^Dvph"):
+            line = {"color": color, "marker": marker, "markersize": 4, "label": name}
+            axis.plot(part.index.astype(str), 100 * part[name], **line)
         axis.set_title(f"{capacity} replicas", loc="left")
         axis.set_xlabel("day")
     axes[0][0].set_ylabel("requests that miss (%)")
-    axes[0][0].set_ylim(bottom=0)
+    axes[0][0].set_ylim(bottom=-2)  # below 0, because a marker there would be cut
     handles, labels = axes[0][0].get_legend_handles_labels()
     legend_above(figure, handles, labels, columns=3)
     return figure

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import CYCLE, PAGE_IN, legend_above
+from studies.figures.common import scale_losses
 from studies.figures.drawing import Drawing, Drawings
 from studies.misspecification.world import ASSUMING, FAROS, FIRST_MINUTES, KNOWING, LEARNING
 
@@ -29,7 +30,7 @@ def lost_by_world(runs: pd.DataFrame) -> Figure:
     capacities = sorted(runs["capacity_cores"].unique(), reverse=True)
     worlds = list(dict.fromkeys(runs["world"]))
     policies = list(dict.fromkeys(runs["policy"]))
-    height = 1.1 + 0.17 * len(worlds)
+    height = 1.2 + 0.19 * len(worlds)
     figure, axes = plt.subplots(
         1, len(capacities), figsize=(PAGE_IN, height), sharey=True, squeeze=False
     )
@@ -39,8 +40,10 @@ def lost_by_world(runs: pd.DataFrame) -> Figure:
         axis.set_title(f"{capacity:g} cores", loc="left")
         axis.set_xlabel(f"lost cluster utility after {FIRST_MINUTES} minutes")
     axes[0][0].set_yticks(range(len(worlds)), worlds)
-    axes[0][0].invert_yaxis()
-    legend_above(figure, *axes[0][0].get_legend_handles_labels())
+    # Half a row above and below, so that no marker is cut at the edge.
+    axes[0][0].set_ylim(len(worlds) - 0.5, -0.5)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    legend_above(figure, handles, labels, columns=3)
     return figure
 
 
@@ -57,8 +60,7 @@ def _panel(axis: Axes, runs: pd.DataFrame, worlds: list[str], policies: list[str
             color=CYCLE[index % len(CYCLE)],
             label=policy,
         )
-    axis.set_xscale("symlog", linthresh=0.1)
-    axis.set_xlim(left=0)
+    scale_losses(axis, "x", mean)
 
 
 def finding(runs: pd.DataFrame) -> str:

@@ -17,7 +17,6 @@ from studies.misspecification.world import (
     ASSUMING,
     BLOCK_MINUTES,
     FAROS,
-    FIRST_MINUTES,
     KNOWING,
     LEARNING,
     RIVALS,
@@ -73,20 +72,6 @@ def against(runs: pd.DataFrame, rival: str) -> tuple[float, float, float]:
     return unit_interval(differences[None], np.full(differences[None].shape, BLOCK_MINUTES))
 
 
-def hour_after(runs: pd.DataFrame) -> str:
-    """Losses per minute in the hour after the roll-out at noon, means over trials."""
-    of_world = runs[(runs["workload"] == "published") & (runs["world"] == ROLL_OUT)]
-    first = (NOON - FIRST_MINUTES) // BLOCK_MINUTES
-    hour = of_world[[f"lost_{first}", f"lost_{first + 1}"]].sum(axis=1) / (2 * BLOCK_MINUTES)
-    mean = of_world.assign(hour=hour).groupby(["capacity_cores", "policy"])["hour"].mean()
-    rows = [
-        (f"{cores:g}", *(f"{mean[cores, policy]:.3f}" for policy in COLUMNS))
-        for cores in sorted(of_world["capacity_cores"].unique(), reverse=True)
-    ]
-    heads = ["cores", *COLUMNS.values()]
-    return markdown_table(heads, rows, right=heads)
-
-
 def spread_finding(runs: pd.DataFrame) -> str:
     """What the policy that learns loses where means are right and only the spread is wrong."""
     of_world = runs[(runs["workload"] == "published") & (runs["world"] == SPREAD)]
@@ -99,16 +84,6 @@ def spread_finding(runs: pd.DataFrame) -> str:
             f"loses {lost[LEARNING]:.3f} instead of {lost[ASSUMING]:.3f}."
         )
     return textwrap.fill(" ".join(parts), 100)
-
-
-def scaling_table(errors: pd.DataFrame) -> str:
-    """A row for each factor."""
-    rows = [
-        (f"{factor:g}", f"{median:.1%}", f"{largest:.1%}")
-        for factor, median, largest in errors.itertuples(index=False)
-    ]
-    heads = ["true / stated time", "median error", "largest error"]
-    return markdown_table(heads, rows, right=heads)
 
 
 def live_tables(folder: Path) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
@@ -205,12 +180,10 @@ RUNS = "data/recorded-misspecification/runs.csv"
 TRIALS = "data/recorded-learning"
 PARTS = [
     Part(PAGE, "losses", [RUNS], table),
-    Part(PAGE, "hour", [RUNS], hour_after),
     Part(PAGE, "spread", [RUNS], spread_finding),
-    Part(PAGE, "scaling", ["data/recorded-misspecification/scaling.csv"], scaling_table),
     Part(PAGE, "live", [TRIALS], lambda folder: live_table(live_tables(folder))),
     Part(PAGE, "live finding", [TRIALS], lambda folder: live_finding(live_tables(folder))),
-    Part("docs/comparison.md", "finding", [RUNS], lambda runs: finding(published(runs))),
+    Part(PAGE, "finding", [RUNS], lambda runs: finding(published(runs))),
 ]
 PICTURES = [
     Picture("docs/images/misspecification.png", [RUNS], lambda runs: lost_by_world(published(runs)))

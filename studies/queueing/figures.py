@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import COLUMN_IN, PAGE_IN
+from studies.figures.common import legend_out_of_the_panel
 from studies.figures.drawing import Drawing, Drawings
 
 
@@ -32,13 +33,14 @@ def draw(results: Path) -> Drawings:
 
 def half_against_exact(ratios: pd.DataFrame) -> Figure:
     """Plot `ratio` (half-wait latency / exact M/D/c latency) over `rho`, a line per `servers`."""
-    figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.2))
-    ratios = ratios.assign(servers=ratios["servers"].astype(str))
+    figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.5))
+    names = {n: "1 replica" if n == 1 else f"{n} replicas" for n in ratios["servers"].unique()}
+    ratios = ratios.assign(servers=ratios["servers"].map(names))
     lines = {"hue": "servers", "style": "servers", "palette": "viridis"}
     sns.lineplot(ratios, x="rho", y="ratio", ax=axis, **lines)
     axis.axhline(1.0, color="black", linewidth=0.6)
     axis.set(xlabel="utilisation", ylabel="half M/M/c over exact M/D/c")
-    axis.legend(title="replicas", ncols=2)
+    legend_out_of_the_panel(figure, axis, columns=3)
     return figure
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 WORKFLOW = "workflow/Snakefile"
 PROFILES = {"https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate"}
-PAGES = ("README.md", "LICENSE", "CITATION.cff", "docs/artifact.md", "docs/figures.md")
+PAGES = ("README.md", "LICENSE", "CITATION.cff", "docs/artifact.md", "docs/comparison.md")
 FOLDERS = {
     "faro_lib": "The library: queueing, forecasts, exact decisions, policies and the simulator",
     "faro_ops": "The operator's package: the command `faro`, Ray Serve and Kubernetes",
@@ -102,7 +102,7 @@ def pipeline_figures() -> list[Figure]:
     )
     if done.returncode:
         raise RuntimeError(f"snakemake: {done.stderr.strip().splitlines()[-1]}")
-    named = FIGURE_ROW.findall((ROOT / "docs/figures.md").read_text())
+    named = FIGURE_ROW.findall((ROOT / "docs/comparison.md").read_text())
     figures = [
         Figure(name, notebook, tables, line)
         for module, notebook, tables in sorted(_drawn(done.stdout))
@@ -267,7 +267,7 @@ def _add_published_files(crate: ROCrate) -> None:
 
 def _add_figure(crate: ROCrate, figure: Figure, files: dict[str, Entity]) -> Entity:
     """A figure that the pipeline draws: no file of the repository, but its sources are."""
-    contents = dict(FIGURE_ROW.findall((ROOT / "docs/figures.md").read_text()))
+    contents = dict(FIGURE_ROW.findall((ROOT / "docs/comparison.md").read_text()))
     tables = [files.get(name) or _table(crate, name) for name in figure.tables]
     return add_entity(
         crate,

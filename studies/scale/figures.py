@@ -89,7 +89,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     policies = list(dict.fromkeys(summary["policy"]))
     columns = min(4, len(clusters))
     rows = -(-len(clusters) // columns)
-    size_in = (PAGE_IN, 0.3 + rows * (0.6 + 0.17 * len(policies)))
+    size_in = (PAGE_IN, 0.3 + rows * (0.75 + 0.17 * len(policies)))
     figure, axes = plt.subplots(rows, columns, figsize=size_in, sharey=True, squeeze=False)
     runs = pd.MultiIndex.from_frame(summary[[*key, "policy"]])
     lost = (summary["lost_utility"] / summary["jobs"]).set_axis(runs)
@@ -105,7 +105,7 @@ def larger_clusters(summary: pd.DataFrame, limit: pd.DataFrame) -> Figure:
             [colour(policy.split(" (")[0]) for policy in policies],
             hatches=[hatch_of(policy) for policy in policies],
             limit=floor.get(cluster),
-            number_format="{:.2g}",
+            number_format="{:.3f}",
         )
         variant, jobs, cores = cluster
         axis.set(title=f"{jobs:,} jobs, {cores:,}\ncores, {variant}", xlabel="lost utility per job")
@@ -122,7 +122,7 @@ def larger_caption(summary: pd.DataFrame) -> str:
         mean = part.groupby("policy")["lost_utility"].mean().sort_values()
         best.append(
             f"{mean.index[0]} at {jobs:,} jobs on {cores:,} cores ({way}; "
-            f"{mean.iloc[0] / jobs:.2g} per job)"
+            f"{mean.iloc[0] / jobs:.3f} per job)"
         )
     return (
         f"The lowest loss is that of {and_list(best)}. "

@@ -9,6 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import CYCLE, PAGE_IN
+from studies.figures.barcharts import bar_rows
+from studies.figures.common import scale_losses
 from studies.figures.drawing import Drawing, Drawings
 from studies.sharing.world import EVERYWHERE, ISOLATED, LEADER, LEAST_RECENT, PLACED_ONCE
 
@@ -28,42 +30,79 @@ def draw(results: Path) -> Drawings:
 
 
 def loss_by_cores(runs: pd.DataFrame) -> Figure:
-    """Plot the mean lost utility by capacity.
+    """Plot the mean lost utility by capacity, as lines, or as bars if there is one capacity.
 
     Left: Faro by models per replica. Right: Faro and its rivals with the most models per replica
     that all policies have. `runs` is from `studies.sharing.world.compared`.
     """
-    options: dict[str, Any] = {"figsize": (PAGE_IN, 3.2), "sharey": True, "layout": "constrained"}
-    figure, (left, right) = plt.subplots(1, 2, **options)
-    late = runs[(runs["router"] == "late") & runs["policy"].isin([LEADER, ISOLATED])]
-    for index, (models, part) in enumerate(late.groupby("models")):
-        label = "isolated" if models == 1 else f"{models} models per replica"
-        _line(left, part, index, label)
-    left.set_title("Faro-Sum, by models per replica", loc="left")
     models = min(runs.loc[runs["policy"] == LEAST_RECENT, "models"], default=1)
+    panels = {
+        "Faro-Sum, by models per replica": _by_models(runs),
+        f"{models} models per replica, by policy": _by_policy(runs, models),
+    }
+    if runs["capacity_cores"].nunique() == 1:
+        return _bars(panels, runs["capacity_cores"].iloc[0])
+    return _lines(panels)
+
+
+def _by_models(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Label of a series -> its runs, by models per replica of Faro."""
+    late = runs[(runs["router"] == "late") & runs["policy"].isin([LEADER, ISOLATED])]
+    return {
+        "isolated" if models == 1 else f"{models} models per replica": part
+        for models, part in late.groupby("models")
+    }
+
+
+def _by_policy(runs: pd.DataFrame, models: int) -> dict[str, pd.DataFrame]:
+    """Label of a series -> its runs, by policy that holds so many models per replica."""
     shown = [
         (LEADER, "late"),
         (PLACED_ONCE, "late"),
         (LEADER, "early"),
         (LEAST_RECENT, "lru"),
     ]
-    for index, (policy, router) in enumerate(shown):
+    series = {}
+    for policy, router in shown:
         of_policy = (runs["policy"] == policy) & (runs["router"] == router)
         part = runs[of_policy & (runs["models"] == models)]
         if len(part):
             early = ", bound early" if router == "early" else ""
-            _line(right, part, index, policy + early)
+            series[policy + early] = part
     everywhere = runs[runs["policy"] == EVERYWHERE]
     if len(everywhere):
-        _line(right, everywhere, len(shown), EVERYWHERE)
-    right.set_title(f"{models} models per replica, by policy", loc="left")
-    for axis in (left, right):
+        series[EVERYWHERE] = everywhere
+    return series
+
+
+def _bars(panels: dict[str, dict[str, pd.DataFrame]], capacity: float) -> Figure:
+    rows = max(len(series) for series in panels.values())
+    figure, axes = plt.subplots(1, len(panels), figsize=(PAGE_IN, 0.7 + 0.2 * rows))
+    # Room between the numbers of a panel and the names of the next.
+    figure.set_layout_engine("constrained", w_pad=0.12)
+    for axis, (title, series) in zip(axes, panels.items()):
+        lost = pd.concat({name: part["lost_utility"] for name, part in series.items()})
+        bar_rows(axis, lost, list(series), CYCLE[: len(series)])
+        axis.set_title(title, loc="left")
+        axis.set_xlabel(f"lost cluster utility with {capacity:g} cores")
+    return figure
+
+
+def _lines(panels: dict[str, dict[str, pd.DataFrame]]) -> Figure:
+    options: dict[str, Any] = {"figsize": (PAGE_IN, 3.2), "sharey": True, "layout": "constrained"}
+    figure, axes = plt.subplots(1, len(panels), **options)
+    means = []
+    for axis, (title, series) in zip(axes, panels.items()):
+        for (label, part), color, marker in zip(series.items(), CYCLE, MARKERS):
+            mean = part.groupby("capacity_cores")["lost_utility"].mean()
+            axis.plot(mean.index, mean, color=color, marker=marker, markersize=4, label=label)
+            means.append(mean)
+        axis.set_title(title, loc="left")
         axis.set_xlabel("cores")
-        axis.set_yscale("symlog", linthresh=0.1)
-        axis.set_ylim(bottom=0)
-        axis.set_xticks(sorted(runs["capacity_cores"].unique()))
+        axis.set_xticks(sorted(set().union(*(part["capacity_cores"] for part in series.values()))))
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    left.set_ylabel("lost cluster utility")
+    scale_losses(axes[0], "y", pd.concat(means))
+    axes[0].set_ylabel("lost cluster utility")
     return figure
 
 
@@ -126,9 +165,3 @@ def placement_finding(held: pd.DataFrame) -> str:
         f"A job can use {holding.min()} to {holding.max()} replicas, and {homes.min()} to "
         f"{homes.max()} are at home with it."
     )
-
-
-def _line(axis: Any, part: pd.DataFrame, index: int, label: str) -> None:
-    mean = part.groupby("capacity_cores")["lost_utility"].mean()
-    color, marker = CYCLE[index % len(CYCLE)], MARKERS[index % len(MARKERS)]
-    axis.plot(mean.index, mean, color=color, marker=marker, markersize=4, label=label)

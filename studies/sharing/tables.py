@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 
 from studies.days.run import paired
@@ -60,31 +58,6 @@ def cell(runs: pd.DataFrame) -> str:
     return f"{mean:.3f}" + (f" ± {half:.3f}" if len(losses) > 1 else "")
 
 
-def burst_table(runs: pd.DataFrame) -> str:
-    """What a burst of the first job costs the others: lost utility per job, mean over trials."""
-    columns = [name for name in runs.columns if re.fullmatch(r"lost_\d+", name)]
-    lines = []
-    for (policy, models), part in runs.groupby(["policy", "models"], sort=False):
-        by_job = part[columns].mean()
-        first, others = by_job.iloc[0], by_job.iloc[1:]
-        name = ROWS[policy, models, "late"]
-        cells = (f"{value:.3f}" for value in (first, others.mean(), others.max()))
-        lines.append((name, part["trial"].nunique(), *cells))
-    heads = ["at 32 cores", "trials", "its own loss", "mean of the others", "largest of the others"]
-    return markdown_table(heads, lines, right=heads[1:])
-
-
-def mixed_table(runs: pd.DataFrame) -> str:
-    """Losses with short and long services in one pool, by cores and models per replica."""
-    lines = []
-    for (cores, models), part in runs.groupby(["cores", "models"], sort=False):
-        late = 100 * part["slo_violation_rate"].mean()
-        cells = (f"{part['lost_utility'].mean():.3f}", f"{late:.3f} %")
-        lines.append((f"{cores}", f"{models}", part["trial"].nunique(), *cells))
-    heads = ["cores", "models per replica", "trials", "lost utility of ten jobs", "late or refused"]
-    return markdown_table(heads, lines, right=heads)
-
-
 def kinds_table(runs: pd.DataFrame) -> str:
     """Loss with isolated replicas that are not serial, and what two models per replica change."""
     lines = []
@@ -101,20 +74,20 @@ def kinds_table(runs: pd.DataFrame) -> str:
 
 
 def wide_table(blocks: pd.DataFrame) -> str:
-    """Loss with isolated replicas, and what two models per replica change, by world and cores."""
+    """A row per world: at each size, the loss of isolated replicas and with two models."""
     lines = []
     for world, part in blocks.groupby("world", sort=False):
         differences = paired(part, ISOLATED)
         of_all = differences[differences["day"] == "all"]
+        cells = []
         for cores, rows in of_all.groupby("capacity_cores", sort=False):
-            by_policy = rows.set_index("policy")
-            isolated = by_policy.loc[ISOLATED]
-            shared = by_policy.drop(ISOLATED).iloc[0]
-            low, high = shared["low"], shared["high"]
-            change = f"{shared['difference']:+.3f} ({low:+.2f} to {high:+.2f})"
-            cells = (f"{isolated['lost_utility']:.3f}", f"{shared['lost_utility']:.3f}", change)
-            lines.append((world, part["day"].nunique(), f"{cores:g}", *cells))
-    heads = ["workload", "days", "cores", "isolated", "two models", "difference"]
+            lost = rows.set_index("policy")["lost_utility"]
+            shared = rows[rows["policy"] != ISOLATED].iloc[0]
+            interval = f"{shared['low']:+.2f} to {shared['high']:+.2f}"
+            of_two = f"{lost[ISOLATED]:.3f} to {shared['lost_utility']:.3f}"
+            cells.append(f"{cores:g}: {of_two} ({interval})")
+        lines.append((world, *cells))
+    heads = ["workload", "large cluster", "middle", "small"]
     return markdown_table(heads, lines, right=heads[1:])
 
 
@@ -244,8 +217,6 @@ COSTS = files(*(f"live-{binding}-path" for binding in BINDINGS))
 ON_KIND = [*files("kind"), "data/recorded-kubernetes/summary.csv"]
 PARTS = [
     Part(PAGE, "losses", files("faro", "early", "rivals"), lambda *runs: table(joined(*runs))),
-    Part(PAGE, "burst", files("burst"), burst_table),
-    Part(PAGE, "mixed", files("mixed"), mixed_table),
     Part(PAGE, "wide", files("wide"), wide_table),
     Part(PAGE, "kinds", files("kinds"), kinds_table),
     Part(PAGE, "live", LIVE, lambda *runs: live_table(of_bindings(*runs))),

@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from faro_lib.figures.style import COLUMN_IN, PAGE_IN, colour, legend_above
+from studies.figures.common import legend_out_of_the_panel
 from studies.figures.drawing import Drawing, Drawings
 from studies.tables.wording import and_list
 
@@ -72,10 +73,10 @@ def _palette(solvers: pd.Series) -> dict[str, str]:
 
 def utility_functions(utilities: pd.DataFrame) -> Figure:
     """Figure 4a: utility by latency. Columns latency_over_slo, utility, kind."""
-    figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.0))
+    figure, axis = plt.subplots(figsize=(COLUMN_IN, 2.3))
     sns.lineplot(utilities, x="latency_over_slo", y="utility", hue="kind", style="kind", ax=axis)
     axis.set(xlabel="latency / SLO", ylabel="utility", ylim=(-0.03, 1.05))
-    axis.legend(title=None)
+    legend_out_of_the_panel(figure, axis, columns=2)
     return figure
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from faro_lib.errors import RENAMED
 from faro_lib.files import atomic_write
 
 SHORT = ("summary", "limit", "recovery")  # stored as CSV; all other tables as Parquet
@@ -67,8 +66,7 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
     """Read all tables in a folder.
 
     Raises FileNotFoundError if the folder has no summary.csv. Its message names `writer`, the
-    command that writes it. Raises ValueError if a column of the summary has an old name (a key of
-    RENAMED).
+    command that writes it.
     """
     folder = Path(folder)
     if not (folder / "summary.csv").exists():
@@ -79,10 +77,6 @@ def read_tables(folder: str | Path, writer: str = "the pipeline") -> Tables:
             frames[name] = pd.read_csv(path)
         elif (path := folder / f"{name}.parquet").exists():
             frames[name] = pd.read_parquet(path)
-    for column in frames["summary"]:
-        if column in RENAMED:
-            problem = f"column {column!r} is now called {RENAMED[column]!r}; run the stage again"
-            raise ValueError(f"{folder}/summary.csv: {problem}")
     about = tuple(json.loads(path.read_text()) for path in sorted(folder.glob("trial-*.json")))
     return Tables(**frames, about=about)
 

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from faro_lib.allocate import OBJECTIVES, Allocation, solve
-from faro_lib.figures.style import COLOURS, COLUMN_IN, CYCLE, LIMIT, PAGE_IN
+from faro_lib.figures.style import COLOURS, CYCLE, LIMIT, PAGE_IN
 from faro_lib.queueing import ModelLike
 from faro_lib.utility import DROPS, UtilityTable, build_table
 from faro_lib.workload import Job
@@ -174,7 +174,7 @@ def forecast_caption(names: Sequence[str], paths: np.ndarray, actual: np.ndarray
 
 def row_as_curve(decision: Decision, job: int) -> Figure:
     """One row of the table: expected utility by replica count, with single sample paths behind."""
-    figure, axis = plt.subplots(figsize=(COLUMN_IN * 1.35, 2.5))
+    figure, axis = plt.subplots(figsize=(PAGE_IN, 2.3))
     _curve(axis, decision, job)
     return figure
 
@@ -244,7 +244,9 @@ def _map(axis: Axes, decision: Decision, all_numbers: bool = True) -> None:
     cells = decision.utility[:, 1:]
     extent = (0.5, cells.shape[1] + 0.5, len(cells), 0)
     axis.imshow(cells, aspect="auto", cmap="Blues", vmin=0, vmax=1, extent=extent)
+    # Not clipped, because half of an outline at the edge lies outside of the axes.
     outline: dict[str, Any] = {"fill": False, "edgecolor": "black", "linewidth": 1.8, "zorder": 3}
+    outline |= {"clip_on": False}
     for j, chosen in enumerate(decision.allocation.replicas):
         if chosen:
             axis.add_patch(Rectangle((chosen - 0.5, j), 1, 1, **outline))

@@ -13,7 +13,7 @@ import yaml
 from fake_prometheus import FakePrometheus
 from k8s_faro import NAME
 from k8s_ray import IMAGE
-from k8s_world import ROOT, World, apply, docker, kubeconfig, table, until
+from k8s_world import ROOT, World, apply, gateway, kubeconfig, table, until
 
 from faro_lib.workload.readers import read_jobs
 from faro_ops import cli
@@ -139,11 +139,7 @@ def test_helm_refuses_a_value_outside_the_schema(value):
 @pytest.fixture
 def prometheus():
     """A Prometheus on the host, at an address that pods can reach."""
-    gateways = docker(
-        "network", "inspect", "kind", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
-    ).split()
-    host = next(address for address in gateways if "." in address)
-    with FakePrometheus({"requests": 60.0, "seconds": 0.2}).serving(host) as server:
+    with FakePrometheus({"requests": 60.0, "seconds": 0.2}).serving(gateway()) as server:
         yield server
 
 

@@ -32,7 +32,7 @@ from faro_ops.operate.limits.steady_capacity import SHRINK_AFTER_S
 
 pytestmark = pytest.mark.k8s
 NAMES = ["a", "b"]
-START_S = 60.0  # of a process on a busy machine
+START_S = 300.0  # of a process on a busy machine
 TAKE_OVER_S = 20.0  # what the issue grants
 LEASES = "/apis/coordination.k8s.io/v1/{ns}/leases/main"
 

@@ -21,7 +21,7 @@ from faro_ops.operate.kube.status import PLURAL
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 JOBS = (Job("a", cold_start_s=5), Job("b", cold_start_s=5))
-START_S = 90.0  # of a process on a busy machine
+START_S = 300.0  # of a process on a busy machine
 AGAIN_S = 30.0
 HEAD_S = 240.0  # until a new head serves
 SETTLED_S = 30.0  # by then a new operator leads and has submitted

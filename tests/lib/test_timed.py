@@ -11,7 +11,7 @@ import pytest
 from faro_lib.workload import Job
 from faro_lib.workload.readers import read_counts, read_csv
 from faro_lib.workload.timed import minutes_of
-from faro_ops.advise.sources.load_history import history_from_csv
+from faro_ops.advise.sources.history import history_from_csv
 from faro_ops.operate.controller.model import Source
 from faro_ops.prometheus import check_counts_query
 from faro_ops.recorded_days import _days

@@ -21,7 +21,7 @@ from faro_lib.workload.readers import read_csv, read_jobs
 from faro_lib.workload.service import true_service_time
 from faro_lib.workload.synthetic import downsample, scale_to, synthetic
 from faro_lib.workload.tables import load_workload
-from faro_ops.advise.sources.load_history import history_from_csv
+from faro_ops.advise.sources.history import history_from_csv
 from studies.traces.files import write_jobs
 
 

@@ -20,23 +20,23 @@ from faro_ops.advise.audit.backcast import (
     share_interval,
     steady_minutes,
 )
-from faro_ops.advise.audit.records import records_from_csv, records_of
 from faro_ops.advise.calibrate import Calibration
 from faro_ops.advise.calibrate.priors import CalibratedService
 from faro_ops.advise.recommend.sizing import uniform_draws
+from faro_ops.advise.sources.serving_history import serving_from_csv, serving_of
 from faro_ops.cli import main
 from studies.traces.files import write_jobs
 
 
-def table_of(world: worlds.World, records) -> pd.DataFrame:
+def table_of(world: worlds.World, serving) -> pd.DataFrame:
     """The records as a table that `faro audit --workload` reads."""
     names = ["latency_mean_s", "latency_p50_s", "latency_p95_s", "latency_p99_s"]
     rows = []
     for n, job in enumerate(world.jobs):
         for minute in range(world.counts.shape[1]):
-            cells = dict(zip(names, records.latency_s[:, n, minute]))
+            cells = dict(zip(names, serving.latency_s[:, n, minute]))
             fixed = {"minute": minute, "job": job.name, "requests": world.counts[n, minute]}
-            rows.append(fixed | {"replicas": int(records.replicas[n, minute])} | cells)
+            rows.append(fixed | {"replicas": int(serving.replicas[n, minute])} | cells)
     return pd.DataFrame(rows)
 
 
@@ -49,20 +49,20 @@ def recorded():
 @pytest.fixture(scope="module")
 def files(recorded, tmp_path_factory):
     """(a table of records, a table of jobs) of the recorded world."""
-    world, records, _ = recorded
+    world, serving, _ = recorded
     folder = tmp_path_factory.mktemp("audit")
-    table_of(world, records).to_csv(folder / "records.csv", index=False)
+    table_of(world, serving).to_csv(folder / "records.csv", index=False)
     write_jobs(world.jobs, folder / "jobs.yaml")
     return folder / "records.csv", folder / "jobs.yaml"
 
 
 class TestRecords:
     def test_a_table_is_read_as_it_was_recorded(self, recorded, files):
-        world, records, _ = recorded
-        read = records_from_csv(*map(str, files))
+        world, serving, _ = recorded
+        read = serving_from_csv(*map(str, files))
         assert np.array_equal(read.history.traces.evaluation[0], world.counts)
-        assert np.array_equal(read.replicas, records.replicas)
-        assert np.allclose(read.latency_s, records.latency_s, equal_nan=True)
+        assert np.array_equal(read.replicas, serving.replicas)
+        assert np.allclose(read.latency_s, serving.latency_s, equal_nan=True)
         assert np.isnan(read.levels[0]).all()
         assert np.allclose(read.levels[1:, 0], [0.5, 0.95, 0.99])
 
@@ -70,17 +70,17 @@ class TestRecords:
         jobs = Job("a", quantile=0.5), Job("b", quantile=0.99), Job("c", quantile=0.9)
         levels = np.array([[0.5] * 3, [0.99] * 3])
         latency_s = np.array([[[1.0]] * 3, [[2.0]] * 3])
-        records = records_of(jobs, np.full((3, 1), 5.0), np.ones((3, 1)), levels, latency_s)
-        assert np.array_equal(records.tail_s, [[1.0], [2.0], [np.nan]], equal_nan=True)
+        serving = serving_of(jobs, np.full((3, 1), 5.0), np.ones((3, 1)), levels, latency_s)
+        assert np.array_equal(serving.tail_s, [[1.0], [2.0], [np.nan]], equal_nan=True)
 
 
 class TestMeasurements:
     def test_rows_are_steady_minutes_with_one_replica_count_and_about_one_rate(self, recorded):
-        _, records, _ = recorded
-        measured = steady_minutes(records, 0)
+        _, serving, _ = recorded
+        measured = steady_minutes(serving, 0)
         assert (measured.periods >= 5).all()
-        counts = records.history.traces.evaluation[0, 0]
-        replicas = records.replicas[0]
+        counts = serving.history.traces.evaluation[0, 0]
+        replicas = serving.replicas[0]
         for rate_rps, x in zip(measured.rate_rps, measured.replicas):
             assert np.abs(counts[replicas == x] / 60 / rate_rps - 1).min() < 0.1
 
@@ -88,8 +88,8 @@ class TestMeasurements:
         counts = np.full((1, 60), 50.0)
         levels = np.array([[0.99]])
         replicas = 1.0 + np.arange(60)[None] % 2
-        records = records_of((Job("a"),), counts, replicas, levels, np.full((1, 1, 60), 0.2))
-        assert steady_minutes(records, 0) is None
+        serving = serving_of((Job("a"),), counts, replicas, levels, np.full((1, 1, 60), 0.2))
+        assert steady_minutes(serving, 0) is None
 
 
 class TestIntervals:
@@ -111,28 +111,28 @@ class TestIntervals:
 def test_a_minute_without_a_recorded_latency_loses_nothing():
     job = Job("a")
     tail_s = np.array([[[2 * job.slo_s, np.nan]]])
-    records = records_of(
+    serving = serving_of(
         (job,), np.full((1, 2), 5.0), np.ones((1, 2)), np.array([[job.quantile]]), tail_s
     )
     reproduced = (SimpleNamespace(refusal=""),)
-    audited = Audit(records, reproduced, 1, {}, {}, np.zeros(2), np.zeros(2), slice(0, 2))
+    audited = Audit(serving, reproduced, 1, {}, {}, np.zeros(2), np.zeros(2), slice(0, 2))
     assert audited.observed_lost() == 0.25
 
 
 def recorded_service(job, minutes_s):
     """Records of one service on one replica with these tail latencies, one for each minute."""
     one = np.ones((1, len(minutes_s)))
-    return records_of(
+    return serving_of(
         (job,), 600 * one, one, np.array([[job.quantile]]), np.array(minutes_s)[None, None]
     )
 
 
 def test_a_minute_with_more_drops_than_the_slo_allows_is_late_and_loses_everything():
-    records = recorded_service(Job("a"), [0.1, np.inf, np.nan, np.inf])
-    (service,) = backcast(records, ["no advice"], WAITING, slice(0, 4))
+    serving = recorded_service(Job("a"), [0.1, np.inf, np.nan, np.inf])
+    (service,) = backcast(serving, ["no advice"], WAITING, slice(0, 4))
     assert service.late_minutes == pytest.approx(2 / 3)
     audited = Audit(
-        records, (SimpleNamespace(refusal=""),), 1, {}, {}, np.zeros(4), np.zeros(4), slice(0, 4)
+        serving, (SimpleNamespace(refusal=""),), 1, {}, {}, np.zeros(4), np.zeros(4), slice(0, 4)
     )
     assert audited.observed_lost() == 0.5
 
@@ -141,10 +141,10 @@ def test_the_calibration_leaves_out_minutes_of_unknown_or_infinite_latency():
     counts = 50.0 + 25 * (np.arange(90) // 15)[None]
     latency_s = np.full((2, 1, 90), 0.2)
     latency_s[1, 0, ::3] = np.inf
-    records = records_of(
+    serving = serving_of(
         (Job("a"),), counts, np.ones((1, 90)), np.array([[np.nan], [0.99]]), latency_s
     )
-    np.testing.assert_allclose(steady_minutes(records, 0).values, 0.2)
+    np.testing.assert_allclose(steady_minutes(serving, 0).values, 0.2)
 
 
 def calibrated(service: CalibratedService, discrepancy=0.02) -> Calibration:
@@ -163,11 +163,11 @@ def test_a_constant_time_outside_the_replicas_is_added_to_every_simulated_latenc
     workload = Workload((job,), np.full((1, 20), 1200))
     ran = run_recorded(workload, uniform_draws(workload, 99, WAITING), one, WAITING)
     tail_s = ran.served_tail_latency_s[None, :, :-1] + 0.06
-    records = records_of(
+    serving = serving_of(
         (job,), workload.requests_per_min.astype(float), one, np.array([[0.95]]), tail_s
     )
     known = calibrated(CalibratedService(SERIAL, 0.02, 0.5, overhead_s=0.06))
-    (service,) = backcast(records, [known], WAITING, slice(0, 20))
+    (service,) = backcast(serving, [known], WAITING, slice(0, 20))
     assert not service.refusal
     assert service.inside > 0.7
 
@@ -178,9 +178,9 @@ def test_a_minute_without_requests_is_backcast_without_a_warning():
     counts = np.full((1, 10), 60.0)
     one = np.ones((1, 10))
     counts[0, 3] = 0
-    records = records_of((job,), counts, one, np.array([[0.95]]), 0.2 * one[None])
+    serving = serving_of((job,), counts, one, np.array([[0.95]]), 0.2 * one[None])
     (service,) = backcast(
-        records, [calibrated(CalibratedService(SERIAL, 0.18, 0.0))], WAITING, slice(0, 10)
+        serving, [calibrated(CalibratedService(SERIAL, 0.18, 0.0))], WAITING, slice(0, 10)
     )
     assert np.flatnonzero(np.isnan(service.predicted_tail_s).any(axis=1)).tolist() == [3]
 
@@ -218,9 +218,9 @@ def reproduced(monkeypatch):
         monkeypatch.setattr("faro_ops.advise.audit.backcast.calibration_of", lambda *_: found)
         monkeypatch.setattr("faro_ops.advise.audit.backcast.backcast", lambda *_: services)
         one = np.ones((len(jobs), 30))
-        records = records_of(jobs, 6 * one, one, np.full((1, len(jobs)), 0.99), 0.2 * one[None])
+        serving = serving_of(jobs, 6 * one, one, np.full((1, len(jobs)), 0.99), 0.2 * one[None])
         return (
-            audit(records, policies=(), report=lambda line: None),
+            audit(serving, policies=(), report=lambda line: None),
             seen["planned"],
             seen["simulated"],
         )
@@ -287,9 +287,9 @@ def test_an_audit_has_room_for_the_minimum_of_every_job_though_fewer_replicas_ra
 
 @pytest.fixture(scope="module")
 def result(recorded):
-    world, records, _ = recorded
+    world, serving, _ = recorded
     return audit(
-        records, world.capacity, policies=("FairShare", "Faro-Sum"), report=lambda line: None
+        serving, world.capacity, policies=("FairShare", "Faro-Sum"), report=lambda line: None
     )
 
 
@@ -298,11 +298,11 @@ def calibrated_once(result, monkeypatch):
     """A function: services at these indices have the records of `result` and are not calibrated."""
 
     def reuse(*indices):
-        def found(records, n, places):
+        def found(serving, n, places):
             return (
                 result.services[n].calibration
                 if n in indices
-                else calibration_of(records, n, places)
+                else calibration_of(serving, n, places)
             )
 
         monkeypatch.setattr("faro_ops.advise.audit.backcast.calibration_of", found)
@@ -335,19 +335,19 @@ class TestAudit:
         )
 
     def test_what_is_not_reproduced_gets_no_advice(self, recorded, calibrated_once):
-        world, records, _ = recorded
+        world, serving, _ = recorded
         calibrated_once(1)
-        tail_s = records.latency_s.copy()
+        tail_s = serving.latency_s.copy()
         tail_s[:, 0, ::2] *= 4  # every second minute waits for something else
-        changed = records_of(records.jobs, world.counts, records.replicas, records.levels, tail_s)
+        changed = serving_of(serving.jobs, world.counts, serving.replicas, serving.levels, tail_s)
         result = audit(changed, world.capacity, policies=("FairShare",), report=lambda line: None)
         assert "measure" in result.services[0].refusal
         assert not result.services[1].refusal
         assert list(result.policies) == ["recorded replicas", "FairShare"]
 
     def test_without_a_reproduced_service_there_is_no_comparison(self, recorded, tmp_path, capsys):
-        world, records, _ = recorded
-        table = table_of(world, records)[["minute", "job", "requests", "replicas", "latency_p95_s"]]
+        world, serving, _ = recorded
+        table = table_of(world, serving)[["minute", "job", "requests", "replicas", "latency_p95_s"]]
         table["replicas"] = 1 + table["minute"] % 2
         table.to_csv(tmp_path / "r.csv", index=False)
         write_jobs(world.jobs, tmp_path / "jobs.yaml")
@@ -360,10 +360,10 @@ class TestAudit:
         assert all("record more hours" in one["refusal"] for one in answer["services"])
 
     def test_the_page_and_the_tables_are_written(self, files, calibrated_once, tmp_path, capsys):
-        records, jobs = map(str, files)
+        serving, jobs = map(str, files)
         calibrated_once(0, 1)
         page = tmp_path / "audit.html"
-        arguments = f"--workload {records} --jobs {jobs} --policy FairShare --plot {page}".split()
+        arguments = f"--workload {serving} --jobs {jobs} --policy FairShare --plot {page}".split()
         assert main(["audit", *arguments]) == 0
         printed = capsys.readouterr().out
         assert "reproduced" in printed

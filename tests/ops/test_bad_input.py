@@ -57,7 +57,7 @@ WORDS = {
         ("--capacity 0", "'--capacity': Input should be greater than or equal to 1"),
         ("--capacity many", "--capacity"),
         ("--capacity 1000000000", "'--capacity': Input should be less than or equal to 1000000"),
-        ("--replicas 32", "No such option: --replicas; it is now called --capacity."),
+        ("--replicas 32", "No such option: --replicas"),
         ("--workload none.csv", "none.csv: no such file"),
         ("--workload synthetc", "did you mean 'synthetic'?"),
         ("--policy fairshare", "did you mean 'FairShare'?"),
@@ -103,10 +103,6 @@ WORDS = {
         (
             "--workload days.csv --max-violation-rate 2",
             "max_violation_rate=2.0 must be a share in [0, 1)",
-        ),
-        (
-            "--workload days.csv --violations 0.1",
-            "--violations; it is now called --max-violation-rate.",
         ),
         ("--workload days.csv --capacity 0", "greater than or equal to 1"),
         ("--workload days.csv --capacity 2", "cannot hold the minimum of 3 jobs"),

@@ -21,7 +21,7 @@ from live_things import JOBS as TWO_JOBS
 from live_things import FakeRay, Still, Wanting
 
 from faro_lib.workload.readers import READ_COLUMNS, read_csv, read_jobs
-from faro_ops.advise.audit.records import records_from_csv
+from faro_ops.advise.sources.serving_history import serving_from_csv
 from faro_ops.errors import message_of, one_line
 from faro_ops.http import HttpClient
 from faro_ops.journal import reading
@@ -102,7 +102,7 @@ RECORDS = "minute,job,requests,replicas,latency_p99_s,latency_mean_s"
 def test_records_of_an_audit(tmp_path, content):
     (tmp_path / "records.csv").write_bytes(content)
     (tmp_path / "jobs.yaml").write_text("[{job: a}, {job: b}]")
-    result_or_one_line(records_from_csv, tmp_path / "records.csv", tmp_path / "jobs.yaml")
+    result_or_one_line(serving_from_csv, tmp_path / "records.csv", tmp_path / "jobs.yaml")
 
 
 @fuzz

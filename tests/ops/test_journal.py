@@ -18,8 +18,8 @@ from faro_lib.policies import FairShare
 from faro_lib.protocol import CONTESTED, DRIFT_CORRECTED
 from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched
-from faro_ops.advise.audit.records import records_from_journal
-from faro_ops.advise.sources.load_history import history_from_journal
+from faro_ops.advise.sources.history import history_from_journal
+from faro_ops.advise.sources.serving_history import serving_from_journal
 from faro_ops.cli import main
 from faro_ops.journal import database, lines, pruning, writing
 from faro_ops.journal.database import day_files
@@ -208,7 +208,7 @@ def test_what_was_requested_is_remembered_although_the_policy_now_decides_otherw
 
 @pytest.mark.parametrize(
     "of_journal",
-    [history_from_journal, lambda path: records_from_journal(path).history],
+    [history_from_journal, lambda path: serving_from_journal(path).history],
     ids=["recommend", "audit"],
 )
 def test_the_counts_of_all_days_are_known(several_days, of_journal):

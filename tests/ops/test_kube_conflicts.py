@@ -11,7 +11,7 @@ from faro_ops.operate.scaling import NotScaled
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr("faro_ops.operate.kube.deployments.PAUSE_S", 0.0)
+    monkeypatch.setattr("faro_ops.operate.kube.conflicts.PAUSE_S", 0.0)
 
 
 def scale(server, may_act=lambda: True):

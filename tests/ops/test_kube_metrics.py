@@ -218,7 +218,7 @@ class Clock:
         return self.now_s
 
 
-def test_halving_ends_with_the_budget_and_goes_on_at_the_next_tick():
+def test_asking_one_by_one_ends_with_the_budget_and_goes_on_at_the_next_tick():
     clock = Clock()
 
     class Slow(FakePrometheus):

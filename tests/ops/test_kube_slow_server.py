@@ -7,12 +7,14 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 from http_server import serving
 from test_kube_http import api_at as api_of
 from waiting import PATIENCE_S
 
+from faro_ops.http import HttpClient, HttpTimeout
 from faro_ops.operate.kube import client
 from faro_ops.operate.kube.client import ApiError
 
@@ -58,14 +60,14 @@ def dripping(start: bytes):
         server.listener.close()
 
 
-def error_of(call) -> ApiError:
-    """The ApiError of `call`; fails if it does not end, because the servers here never do."""
+def error_of(call) -> OSError:
+    """The OSError of `call`; fails if it does not end, because the servers here never do."""
     errors = []
 
     def ask():
         try:
             call()
-        except ApiError as error:
+        except OSError as error:
             errors.append(error)
 
     asking = threading.Thread(target=ask, daemon=True)
@@ -123,30 +125,16 @@ def test_a_list_may_take_longer_than_other_requests(monkeypatch):
 
 def test_a_deadline_that_is_left_cuts_no_later_request_on_the_same_connection(monkeypatch):
     """Connections are kept; the second request here runs past the end of the first one's time."""
-    replies, connections, timers = [b'{"n": 1}', b'{"n": 2}'], [], []
-
-    class Timer:
-        """Its time is over when a test calls `over`, even if it was cancelled a moment before."""
-
-        def __init__(self, seconds, over):
-            self.over = over
-            timers.append(self)
-
-        def start(self):
-            pass
-
-        cancel = start
-
-    monkeypatch.setattr("faro_ops.request_deadline.threading.Timer", Timer)
+    replies, connections, now_s = [b'{"n": 1}', b'{"n": 2}'], [], [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now_s[0])
+    monkeypatch.setattr("faro_ops.request_deadline.time", clock)
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():
         connection, _ = listener.accept()
         connections.append(connection)
-        for n, reply in enumerate(replies):
+        for reply in replies:
             connection.recv(65536)
-            if n == 1:
-                timers[0].over()
             head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(reply)
             connection.sendall(head + reply)
 
@@ -156,6 +144,19 @@ def test_a_deadline_that_is_left_cuts_no_later_request_on_the_same_connection(mo
     threading.Thread(target=serve, daemon=True).start()
     api = api_of(Keeping, timeout_s=60.0, retries=0)
     assert api.get("/x") == json.loads(replies[0])
+    now_s[0] = 1000.0  # the first request had 180 s
     assert api.get("/x") == json.loads(replies[1])
     assert len(connections) == 1
     listener.close()
+
+
+@pytest.mark.parametrize("start", [b"", HEADERS])
+def test_a_proxy_that_drips_its_reply_to_connect_holds_no_caller(start, monkeypatch):
+    monkeypatch.setattr("faro_ops.http.is_loopback", lambda host: False)
+    with dripping(start) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        web = HttpClient("https://faro.invalid", timeout_s=60.0)
+        error = error_of(lambda: web.request("GET", "/", within_s=0.6))
+    assert isinstance(error, HttpTimeout)
+    assert str(error).endswith("no complete answer within 0.6 s")

@@ -395,11 +395,8 @@ class TestServeSpecs:
         [
             (
                 {"max_ongoing": 3},
-                "'serve.max_ongoing'; did you mean 'max_ongoing_requests'?",
+                "unknown key 'serve.max_ongoing'; did you mean 'max_ongoing_requests'?",
             ),
-            ({"places": 3}, "unknown key 'serve.places'; it is now called 'max_ongoing_requests'"),
-            ({"model": "m:Model"}, "unknown key 'serve.model'; it is now called 'import_path'"),
-            ({"options": {}}, "unknown key 'serve.options'; it is now called 'args'"),
             ({"max_ongoing_requests": 0}, "max_ongoing_requests=0 must be a whole number >= 1"),
             ({"route": "no"}, "route='no' must be a slash and a name of 1 to 100 letters, digits"),
             ({"import_path": "module"}, "must read package.module:Class"),

@@ -40,11 +40,11 @@ from faro_ops.operate.rayserve.deploy import configuration
 from faro_ops.operate.rayserve.gateway import Gateway
 from faro_ops.operate.rayserve.late_queue import LateQueue, Place
 from faro_ops.operate.rayserve.pace import Pace
-from faro_ops.operate.rayserve.placements import SETTLE_S, ModelReport, Placements, PoolJobs
+from faro_ops.operate.rayserve.placements import SETTLE_S, ModelReport, Placements
 from faro_ops.operate.rayserve.pool_replica import Answered, Forwarded, Models, ModelSpec
 from faro_ops.operate.rayserve.pooled_jobs import PooledJobs
 from faro_ops.operate.rayserve.replica import Failed, ReplicaQueue
-from faro_ops.operate.rayserve.residency import Held, Limits, assigned_rows, named_rows, next_step
+from faro_ops.operate.rayserve.residency import Held, PoolJobs, assigned_rows, named_rows, next_step
 from faro_ops.operate.rayserve.spec import serve_specs
 from faro_ops.operate.rayserve.statistics import add_row, empty_row
 
@@ -52,9 +52,8 @@ NAMES = ("a", "b", "c")
 JOBS = tuple(Job(name, pool="p", models_per_replica=2, model="m", load_s=2.0) for name in NAMES)
 POOL = pools_of(JOBS)[0]
 OF = PoolJobs(POOL, NAMES)
-ROOMY = Limits.of(POOL, NAMES)
 # Memory for two models only: one must go before another comes.
-TIGHT = Limits(2, 2.0, dict.fromkeys(NAMES, 1.0), dict.fromkeys(NAMES, 2.0))
+TIGHT = PoolJobs(replace(POOL, models=2, memory_gib=2.0, memory_of=(1.0,) * 3), NAMES)
 
 
 def held(*models, loading="", failed=()):
@@ -177,36 +176,36 @@ class TestOneStepOfAReplica:
     def test_a_model_is_loaded_before_the_old_one_goes_if_memory_allows(self):
         replicas = {"r": held("a", "b"), "s": held("b", "c")}
         rows = [("a", "c"), ("b", "c")]
-        step = next_step("r", rows, rows[0], replicas, ROOMY)
+        step = next_step(OF, "r", rows, rows[0], replicas)
         assert (step.drop, step.load) == ((), "c")
-        step = next_step("r", rows, rows[0], replicas, TIGHT)
+        step = next_step(TIGHT, "r", rows, rows[0], replicas)
         assert (step.drop, step.load) == (("b",), "c")
 
     def test_the_last_copy_of_a_model_stays_although_its_replica_should_drop_it(self):
         replicas, rows = {"r": held("a", "b"), "s": held("c")}, [("a", "c"), ("c", "b")]
-        step = next_step("r", rows, rows[0], replicas, TIGHT)
+        step = next_step(TIGHT, "r", rows, rows[0], replicas)
         assert (step.drop, step.load) == ((), "")
         after = replicas | {"s": held("b", "c")}
-        assert next_step("r", rows, rows[0], after, TIGHT).drop == ("b",)
+        assert next_step(TIGHT, "r", rows, rows[0], after).drop == ("b",)
 
     def test_a_model_that_could_not_be_loaded_costs_the_replica_nothing_that_it_holds(self):
         replicas = {"r": held("b", failed="a"), "s": held("b")}
-        step = next_step("r", [("a",), ("b",)], ("a",), replicas, TIGHT)
+        step = next_step(TIGHT, "r", [("a",), ("b",)], ("a",), replicas)
         assert (step.drop, step.load) == ((), "")
 
     def test_an_empty_replica_loads_another_model_until_its_own_is_tried_again(self):
         replicas = {"r": held(failed="a"), "s": held("b")}
-        assert next_step("r", [("a",), ("b",)], ("a",), replicas, TIGHT).load == "b"
+        assert next_step(TIGHT, "r", [("a",), ("b",)], ("a",), replicas).load == "b"
 
     def test_nothing_is_dropped_soon_after_a_change(self):
         replicas, rows = {"r": held("a", "b"), "s": held("b")}, [("a",), ("b",)]
-        assert next_step("r", rows, rows[0], replicas, ROOMY, settled=False).drop == ()
-        assert next_step("r", rows, rows[0], replicas, ROOMY).drop == ("b",)
+        assert next_step(OF, "r", rows, rows[0], replicas, settled=False).drop == ()
+        assert next_step(OF, "r", rows, rows[0], replicas).drop == ("b",)
 
     def test_replicas_follow_the_rows_with_the_least_to_load(self):
         replicas = {"r": held("b", "c"), "s": held("a", "b"), "t": held("c", "a")}
         rows = [("a", "b"), ("b", "c"), ("c", "a")]
-        assert assigned_rows(rows, replicas, {}, ROOMY.load_s) == {
+        assert assigned_rows(OF, rows, replicas, {}) == {
             "r": ("b", "c"),
             "s": ("a", "b"),
             "t": ("c", "a"),

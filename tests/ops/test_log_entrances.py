@@ -12,7 +12,7 @@ from request_logs import FAULTS, START, assert_names_file_and_row, bad_log, requ
 
 from faro_lib.workload import Job, request_log
 from faro_lib.workload.log_traces import read_workload
-from faro_ops.advise.audit.records import records_from_log
+from faro_ops.advise.sources.serving_history import serving_from_log
 from faro_ops.cli.app import exit_status
 from faro_ops.operate.controller.model import FreshModel, Source
 
@@ -178,21 +178,21 @@ class TestAudit:
     ):
         table = requests_of(10, per_minute=40)
         log = written(table, tmp_path / "log.csv")
-        records = records_from_log(str(log), str(replicas), str(jobs))
-        np.testing.assert_array_equal(records.history.today, 20)
+        serving = serving_from_log(str(log), str(replicas), str(jobs))
+        np.testing.assert_array_equal(serving.history.today, 20)
         minute = np.arange(len(table)) // 40
         for n, job in enumerate("ab"):
             of_job = table["latency_s"][table["job"] == job].groupby(minute[table["job"] == job])
-            np.testing.assert_allclose(records.latency_s[0, n], of_job.mean())
-            np.testing.assert_allclose(records.latency_s[1, n], of_job.median())
-            np.testing.assert_allclose(records.tail_s[n], of_job.quantile(0.99))
-        assert records.replicas.tolist() == [[2.0] * 10, [1.0] * 5 + [3.0] * 5]
+            np.testing.assert_allclose(serving.latency_s[0, n], of_job.mean())
+            np.testing.assert_allclose(serving.latency_s[1, n], of_job.median())
+            np.testing.assert_allclose(serving.tail_s[n], of_job.quantile(0.99))
+        assert serving.replicas.tolist() == [[2.0] * 10, [1.0] * 5 + [3.0] * 5]
 
     def test_replicas_before_their_first_row_are_unknown(self, jobs, tmp_path):
         (tmp_path / "late.csv").write_text(
             "time,job,replicas\n2026-03-02T00:03:00,a,2\n2026-03-02T00:04:00,b,1\n"
         )
         log = written(requests_of(6), tmp_path / "log.csv")
-        late = records_from_log(str(log), str(tmp_path / "late.csv"), str(jobs))
+        late = serving_from_log(str(log), str(tmp_path / "late.csv"), str(jobs))
         expected = [[np.nan] * 3 + [2.0] * 3, [np.nan] * 4 + [1.0] * 2]
         np.testing.assert_array_equal(late.replicas, expected)

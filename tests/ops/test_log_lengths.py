@@ -13,7 +13,7 @@ from faro_lib.workload.readers import read_jobs
 from faro_lib.workload.replicas import Continuous
 from faro_lib.workload.request_log import read_request_log
 from faro_ops.advise.calibrate import tokens_of
-from faro_ops.advise.sources.load_history import history_from_csv
+from faro_ops.advise.sources.history import history_from_csv
 from faro_ops.operate.controller.model import Source
 from studies.traces.files import write_jobs
 

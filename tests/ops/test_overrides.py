@@ -674,11 +674,3 @@ class TestAJobUnderItsAutoscaler:
     def test_without_replicas_it_is_refused(self, path, capsys):
         assert cli.main(["set", "b", "--journal", str(path), "--freeze"]) == 2
         assert "job 'b': it has no replica; name a number" in capsys.readouterr().err
-
-    def test_from_the_status_of_an_earlier_version_it_keeps_its_ready_replicas(self, monkeypatch):
-        jobs = [{"name": "a", "desiredReplicas": 12, "readyReplicas": 3, "floorReplicas": 1}]
-        api = KubeApi(namespace="faro")
-        api.plan = {"status": {"jobs": jobs}}
-        monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
-        assert cli.main(["set", "a", "--plan", "faro/faro", "--freeze"]) == 0
-        assert [one["replicas"] for one in api.plan["spec"]["overrides"]] == [3]

@@ -16,7 +16,7 @@ from faro_ops import cli
 from faro_ops.advise.recommend import pairs
 from faro_ops.advise.recommend.pairs import best_prefill, sustained_rps, with_pairs, with_prefill
 from faro_ops.advise.recommend.recommendation import recommend
-from faro_ops.advise.sources.load_history import history_of
+from faro_ops.advise.sources.history import history_of
 from faro_ops.cli.recommend import _text
 from faro_ops.jobs_table import read_served
 from faro_ops.operate.controller.controller import table_reader

@@ -9,7 +9,7 @@ from kube_things import FAROPLAN, object_path
 from waiting import PATIENCE_S
 
 from faro_ops import cli
-from faro_ops.operate.kube import plan_overrides
+from faro_ops.operate.kube import conflicts
 from faro_ops.operate.kube.operate import NamespacedName
 from faro_ops.operate.kube.plan_overrides import PlanOverrides
 from faro_ops.operate.memory.overrides import LastKnown, Override, Watched
@@ -265,7 +265,7 @@ class TestADeletedPlan:
 
 
 def test_orders_that_two_people_set_at_once_are_both_kept(api, monkeypatch):
-    monkeypatch.setattr(plan_overrides, "PAUSE_S", 0.01)
+    monkeypatch.setattr(conflicts, "PAUSE_S", 0.01)
     barrier = threading.Barrier(2)
     read = api.get
 
@@ -292,10 +292,10 @@ def test_orders_that_two_people_set_at_once_are_both_kept(api, monkeypatch):
 
 
 def test_a_plan_that_always_changes_is_one_line(api, monkeypatch, capsys):
-    monkeypatch.setattr(plan_overrides, "PAUSE_S", 0.0)
+    monkeypatch.setattr(conflicts, "PAUSE_S", 0.0)
     api.busy = 1000
     assert set_job("a", "--replicas", "2") == 2
-    assert "has changed at each of 10 attempts; try again" in capsys.readouterr().err
+    assert "it changes faster than orders can be written; try again" in capsys.readouterr().err
 
 
 class TestFreezingAJobUnderItsAutoscaler:
@@ -322,7 +322,7 @@ class TestFreezingAJobUnderItsAutoscaler:
             "faro",
             status={
                 "jobs": [
-                    {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "floorReplicas": 1}
+                    {"name": "a", "desiredReplicas": 12, "readyReplicas": 0, "requestedReplicas": 0}
                 ]
             },
         )

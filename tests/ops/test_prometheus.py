@@ -19,7 +19,7 @@ from http_server import serving
 from faro_lib.workload import Job, limits
 from faro_lib.workload.bursts import burst_arrivals
 from faro_ops import cli
-from faro_ops.advise.sources.load_history import history_from_prometheus, with_window_bursts
+from faro_ops.advise.sources.history import history_from_prometheus, with_window_bursts
 from faro_ops.prometheus import read_prometheus
 
 QUERY = "sum by (service) (increase(http_requests_total[1m]))"

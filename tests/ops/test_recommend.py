@@ -34,7 +34,7 @@ from faro_ops.advise.recommend.sizing import (
     violation_rate_by_job,
     violations_by_capacity,
 )
-from faro_ops.advise.sources.load_history import (
+from faro_ops.advise.sources.history import (
     History,
     history_from_csv,
     history_from_journal,

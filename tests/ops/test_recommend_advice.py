@@ -34,7 +34,7 @@ from faro_ops.advise.recommend.sizing import (
     violations_by_capacity,
 )
 from faro_ops.advise.recommend.suspicions import silences
-from faro_ops.advise.sources.load_history import history_from_csv, history_of
+from faro_ops.advise.sources.history import history_from_csv, history_of
 from faro_ops.cli.recommend import _text
 from faro_ops.jobs_table import assumptions
 

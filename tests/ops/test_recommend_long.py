@@ -12,7 +12,7 @@ from faro_lib.workload.jobs import arrays_of
 from faro_lib.workload.readers import read_jobs
 from faro_ops.advise.recommend.recommendation import recommend
 from faro_ops.advise.recommend.sizing import uniform_draws
-from faro_ops.advise.sources.load_history import history_of
+from faro_ops.advise.sources.history import history_of
 
 FOUR = """job,slo_s,quantile,service_time_s,service_scv
 tiny,0.02,0.99,0.002,0.5

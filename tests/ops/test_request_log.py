@@ -20,7 +20,7 @@ from faro_lib.workload.request_log import (
     is_request_log,
     read_request_log,
 )
-from faro_ops.advise.sources.load_history import history_from_csv
+from faro_ops.advise.sources.history import history_from_csv
 
 START = pd.Timestamp("2026-03-02T08:00:00")
 RNG = np.random.default_rng(1)

@@ -29,8 +29,8 @@ from faro_ops.operate.loop.tick import tick
 from faro_ops.operate.memory.run_state import (
     MAX_BYTES,
     VERSION,
-    JobRecord,
     JournalState,
+    RememberedJob,
     RunState,
     Unusable,
 )
@@ -46,7 +46,9 @@ COLUMNS = {
     "mean_latency_s": 0.12345678901234,
     "counted_s": 1.8e9,
 }
-STATE = RunState(1.8e9, "pod-a", {"a": JobRecord(COLUMNS, 1.7e9, 6, 1.25)}, {"service_times": [1]})
+STATE = RunState(
+    1.8e9, "pod-a", {"a": RememberedJob(COLUMNS, 1.7e9, 6, 1.25)}, {"service_times": [1]}
+)
 
 
 # --- the document ---------------------------------------------------------------------------------
@@ -57,7 +59,7 @@ def test_a_state_is_read_back_as_it_was_written():
     assert again.sections == STATE.sections
     assert (again.at_s, again.writer, again.version) == (1.8e9, "pod-a", VERSION)
     assert again.jobs["a"].authority == pytest.approx(COLUMNS)
-    assert replace(again.jobs["a"], authority=None) == JobRecord(None, 1.7e9, 6, 1.25)
+    assert replace(again.jobs["a"], authority=None) == RememberedJob(None, 1.7e9, 6, 1.25)
 
 
 def test_unknown_sections_of_a_newer_minor_version_are_kept_and_written_back():
@@ -275,7 +277,7 @@ def test_a_hand_over_under_load_changes_no_target(api, faro):
         RunState(
             T0,
             "pod-z",
-            {job.name: JobRecord(COLUMNS | {"counted_s": T0}, T0) for job in JOBS},
+            {job.name: RememberedJob(COLUMNS | {"counted_s": T0}, T0) for job in JOBS},
         )
     )
     target = np.array([4, 4])
@@ -297,7 +299,9 @@ def test_a_hand_over_under_load_changes_no_target(api, faro):
 
 
 def test_while_the_state_cannot_be_read_nothing_is_changed_and_that_is_said_once(api, faro):
-    plan_state(api).write(RunState(T0, "pod-z", {job.name: JobRecord(COLUMNS, T0) for job in JOBS}))
+    plan_state(api).write(
+        RunState(T0, "pod-z", {job.name: RememberedJob(COLUMNS, T0) for job in JOBS})
+    )
     api.refuse(403)
     pod = Pod(faro, plan_state(api), "pod-b", T0 - 900, ceilings=True)
     pod.lead(T0)
@@ -383,7 +387,7 @@ def test_the_loop_restores_the_state_before_its_first_decision_and_saves_it_at_i
     tmp_path, faro
 ):
     store = JournalState(tmp_path / "j")
-    jobs = {job.name: JobRecord(COLUMNS | {"counted_s": 0.0}, 0.0) for job in JOBS}
+    jobs = {job.name: RememberedJob(COLUMNS | {"counted_s": 0.0}, 0.0) for job in JOBS}
     store.write(RunState(0.0, "another host", jobs))
 
     class Still:

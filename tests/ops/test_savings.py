@@ -9,7 +9,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.replicas import Batched
 from faro_ops.advise.recommend.recommendation import recommend
 from faro_ops.advise.recommend.savings import groups, sharing
-from faro_ops.advise.sources.load_history import history_of
+from faro_ops.advise.sources.history import history_of
 from faro_ops.cli.recommend import _text
 
 JOBS = tuple(Job(name) for name in ("a", "b", "c"))

@@ -115,7 +115,7 @@ def errors(memory) -> np.ndarray:
 def test_only_faro_policies_learn_and_none_with_learning_off(context):
     assert named_policy("Faro-FairSum", context, learning=True).learner is not None
     assert named_policy("Faro-Sum", context, learning=False).learner is None
-    assert named_policy("Faro-Sum", context, learning=True).name == "Faro-Sum", "as in old journals"
+    assert named_policy("Faro-Sum", context, learning=True).name == "Faro-Sum"
     assert not hasattr(named_policy("AIAD", context, learning=True), "learner")
     with pytest.raises(ValueError, match="learns service times; leave out --no-learning"):
         named_policy("Faro-Sum-learning", context, learning=False)

@@ -17,8 +17,8 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
-from faro_ops.advise.audit.records import records_from_journal
 from faro_ops.advise.audit.shadow import plan_scores
+from faro_ops.advise.sources.serving_history import serving_from_journal
 from faro_ops.journal.reading import read
 from faro_ops.operate.loop import loop
 from studies.traces.files import write_jobs
@@ -62,12 +62,12 @@ def test_plans_that_serve_a_starved_service_are_better_with_an_interval_below_ze
 
 
 def test_the_same_journal_can_be_audited(starved):
-    records = records_from_journal(starved)
-    assert records.replicas.shape[1] == records.history.today.shape[1] >= MINUTES - 2
-    assert np.array_equal(records.replicas[:, 5], [4, 4, 4])
-    assert np.isnan(records.levels[0]).all()
-    assert np.isclose(records.levels[1], 0.99).all()
-    assert np.isfinite(records.tail_s[1]).mean() > 0.9
+    serving = serving_from_journal(starved)
+    assert serving.replicas.shape[1] == serving.history.today.shape[1] >= MINUTES - 2
+    assert np.array_equal(serving.replicas[:, 5], [4, 4, 4])
+    assert np.isnan(serving.levels[0]).all()
+    assert np.isclose(serving.levels[1], 0.99).all()
+    assert np.isfinite(serving.tail_s[1]).mean() > 0.9
 
 
 def test_the_simulator_reproduces_what_was_observed_at_the_replicas_that_ran(rows):
@@ -149,9 +149,9 @@ def test_minutes_in_which_more_requests_were_dropped_than_the_slo_allows_are_inf
     for one in ticks:
         one.step.observation.tail_latency_s[0] = np.inf
     monkeypatch.setattr(
-        "faro_ops.advise.audit.records.with_same_jobs", lambda path: (header, ticks)
+        "faro_ops.advise.sources.serving_history.with_same_jobs", lambda path: (header, ticks)
     )
-    assert np.isposinf(records_from_journal("x.jsonl").tail_s[0]).all()
+    assert np.isposinf(serving_from_journal("x.jsonl").tail_s[0]).all()
 
 
 def test_plans_that_are_bounds_of_autoscalers_are_refused_in_one_line(starved, capsys, monkeypatch):
@@ -167,13 +167,13 @@ def test_plans_that_are_bounds_of_autoscalers_are_refused_in_one_line(starved, c
 
 def test_other_slos_do_not_change_the_quantile_of_the_recorded_latencies(starved, traces, tmp_path):
     write_jobs(tuple(replace(job, quantile=0.5) for job in traces.jobs), tmp_path / "jobs.yaml")
-    records = records_from_journal(starved, str(tmp_path / "jobs.yaml"))
-    assert records.levels[1].tolist() == [job.quantile for job in traces.jobs]
+    serving = serving_from_journal(starved, str(tmp_path / "jobs.yaml"))
+    assert serving.levels[1].tolist() == [job.quantile for job in traces.jobs]
 
 
 def test_a_minute_has_the_replicas_that_the_first_tick_after_it_observed(starved):
     _, ticks = read(starved)
-    minutes = records_from_journal(starved).replicas
+    minutes = serving_from_journal(starved).replicas
     first = {one.step.observation.minute: one.step.observation for one in reversed(ticks)}
     last = max(first)
     assert np.array_equal(minutes[:, -1], first[last].running)

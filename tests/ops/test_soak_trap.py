@@ -49,9 +49,9 @@ def hour(sizes: Sizes, fault: Fault, hours: float = HOURS) -> Figures:
     checked = Invariants(twin_of("ray", hours, sizes), troubled=("a",))
     with in_world("ray", 2, checked.step, checked.failure, sizes) as world:
         start(world, checked, None)
-        begin_s = world.virtual.now_s
+        begin_s = world.clock.now_s
         befall(world, checked, fault, "a")
-        pass_time(world, begin_s + 3600 * hours - world.virtual.now_s, checked, None)
+        pass_time(world, begin_s + 3600 * hours - world.clock.now_s, checked, None)
     return checked.figures
 
 

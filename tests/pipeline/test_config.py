@@ -187,23 +187,6 @@ def test_a_stage_with_every_part_switched_off_is_off():
     assert sensitivity_wanted(load({"sensitivity": none | {"cold_start_s": [5]}}).sensitivity)
 
 
-OLD_KEYS = [
-    ({"sizes": [36]}, "sizes", "capacities"),
-    ({"ablation": {"sizes": [36]}}, "ablation.sizes", "capacities"),
-    ({"sensitivity": {"replicas": 32}}, "sensitivity.replicas", "capacity"),
-    ({"live": {"replicas": 8}}, "live.replicas", "capacity"),
-    ({"live": {"places": 10}}, "live.places", "max_ongoing_requests"),
-    ({"live": {"most_rps": 150}}, "live.most_rps", "max_rps"),
-]
-
-
-@pytest.mark.parametrize(("mapping", "old", "new"), OLD_KEYS, ids=[key for _, key, _ in OLD_KEYS])
-def test_an_old_key_is_refused_with_its_new_name(mapping, old, new):
-    with pytest.raises(ValueError) as error:
-        load(mapping)
-    assert str(error.value) == f"config: unknown key {old!r}; it is now called {new!r}"
-
-
 def test_two_mistakes_are_two_lines():
     with pytest.raises(ValueError) as error:
         load({"trails": 5, "trials": 0})

@@ -276,7 +276,7 @@ def test_every_path_in_the_command_of_a_rule_is_quoted():
         for name in re.findall(r"\{+((?:input|output|params|log)\b[^{}]*)\}", command)
     }
     assert {"output.notebook:q", "input:q", "params.config:q", "log:q"} <= filled
-    names_of_this_checkout = {"params.source", "params.module"}
+    names_of_this_checkout = {"params.source", "params.module", "params.commands"}
     assert {name for name in filled if not name.endswith(":q")} == names_of_this_checkout
 
 

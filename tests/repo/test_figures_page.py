@@ -1,4 +1,4 @@
-"""docs/figures.md lists every figure of the pipeline with its notebook, and each is a target."""
+"""docs/comparison.md lists every figure of the pipeline with its notebook, and each is a target."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from checkouts import ROOT
 
-PAGE = (ROOT / "docs" / "figures.md").read_text()
+PAGE = (ROOT / "docs" / "comparison.md").read_text()
 NOTEBOOK_OF = dict(re.findall(r"^\| `(\w+)` \|.*\| `(\d\d_\w+)` \|", PAGE, re.MULTILINE))
 
 

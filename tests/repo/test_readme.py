@@ -1,7 +1,7 @@
 """Every command of README and docs/start.md runs as printed, in a separate checkout.
 
-Exceptions: `make test` and `make test-all`, which run these tests, and `make figures`, which
-test_golden.py runs.
+Exceptions: `make test` and `make test-all`, which run these tests, `make figures`, which
+test_golden.py runs, and `pip install`, which needs an index.
 """
 
 import json
@@ -30,6 +30,8 @@ COMMANDS = [
     line.split("   #")[0].split("  #")[0].strip()
     for line in re.findall(r"^    (\S.*)$", README + START, re.M)
 ]
+INSTALL = "pip install '.[ops]'"
+PLAN = "faro recommend --workload data/example.csv --jobs data/example-jobs.csv --capacity 12"
 LAB = "make lab"
 FIGURES = "make figures"
 TEST = "make test"
@@ -46,7 +48,7 @@ RUN = (
 EXPLAIN = f"{FARO} explain run.journal"
 NEXT = f"{FARO} recommend --journal run.journal --capacity 8"
 HELP = f"{FARO} --help"
-TESTED = [LAB, FIGURES, TEST, PAPER, MINE, DATA]
+TESTED = [INSTALL, PLAN, FIGURES, TEST, LAB, PAPER, MINE, DATA]
 TESTED += [SIMULATE, RECOMMEND, RUN, EXPLAIN, NEXT, HELP]
 RAW = ("input.json", "top9_twitter_1_1600_avgproc_min_int5m_reduced_6hr_augmented.pkl")
 
@@ -97,6 +99,12 @@ def test_the_picture_of_the_loop_loads_nothing_and_is_drawn_for_light_and_dark()
 def test_the_simulator_of_the_readme_prints_a_row_per_policy(folder):
     rows = typed(SIMULATE, folder).splitlines()
     assert [row.split()[0] for row in rows] == ["policy", "AIAD", "Faro-Sum"]
+
+
+@pytest.mark.slow
+def test_the_plan_in_the_readme_is_what_its_command_prints(folder):
+    (shown,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    assert typed(f".venv/bin/{PLAN}", folder) == shown
 
 
 @pytest.mark.slow

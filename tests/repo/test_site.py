@@ -28,7 +28,24 @@ def test_its_tools_are_no_part_of_the_main_environment():
 
 def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
     listed = set(re.findall(r"[\w/-]+\.md", json.dumps(CONFIG["nav"])))
-    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert listed == {"index.md", *(path.name for path in (ROOT / "docs").glob("*.md"))}
+
+
+def test_the_first_page_is_the_readme_with_links_into_the_site(hooks):
+    links = re.findall(r"\]\(([^)#\s]+)", hooks.first_page())
+    inside = [link for link in links if not link.startswith("http")]
+    assert all((ROOT / of_site(link) / link).exists() for link in inside)
+    assert "architecture.md" in inside
+
+
+def test_a_link_to_a_file_that_is_no_page_of_the_site_is_text_there(hooks):
+    text = "[a](../A.md#b), [c](C.md), [x](../data/README.md), [d](d.md#e)"
+    assert hooks.on_page_markdown(text, page=None) == "a, c, x, [d](d.md#e)"
+
+
+def of_site(link: str) -> str:
+    """Folder of the repository in which a file of the site lies."""
+    return "" if link.startswith("notebooks/") else "docs"
 
 
 @pytest.fixture

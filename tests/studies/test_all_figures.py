@@ -23,7 +23,7 @@ from studies.ablation import figures as ablation
 from studies.arena import figures as arena
 from studies.comparison import figures as comparison
 from studies.days import figures as days
-from studies.disaggregated import figures as disaggregated
+from studies.figures.drawing import Drawing
 from studies.forecast import figures as forecast
 from studies.kubernetes import figures as kubernetes
 from studies.live import figures as live
@@ -34,11 +34,14 @@ from studies.replicas import figures as replicas
 from studies.scale import figures as scale
 from studies.sensitivity import figures as sensitivity
 from studies.sharing import figures as sharing
+from studies.sharing.world import ISOLATED
 from studies.sloppify import figures as sloppify
+from studies.tables.pages import content, declaring
 from studies.traces import figures as traces
 
 pytestmark = pytest.mark.slow
-OF_A_PAGE = "disaggregated"  # drawn by a script of docs/, not by the pipeline
+# Pictures of docs/images by their paths. `make pages` draws them, not the pipeline.
+OF_PAGES = {picture.path: picture for one in declaring() for picture in one.pictures}
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +69,8 @@ def drawings(results):
     drawn |= live.draw(results, backend="local")
     drawn |= kubernetes.draw(results, tables=str(ROOT / "data" / "recorded-kubernetes"))
     drawn |= arena.draw(results, entries=str(ROOT / "data" / "arena"))
-    shares = pd.read_csv(ROOT / "data" / "recorded-llm" / "disaggregated.csv")
-    drawn[OF_A_PAGE] = disaggregated.draw(shares)
+    for path, picture in OF_PAGES.items():
+        drawn[path] = Drawing(picture.draw(*map(content, picture.files)), path, "")
     for drawing in drawn.values():
         drawing.figure.draw_without_rendering()
     yield drawn
@@ -81,8 +84,9 @@ def each(drawings, fault):
 
 
 def test_every_figure_of_the_pipeline_is_drawn(drawings):
-    page = (ROOT / "docs" / "figures.md").read_text()
-    assert set(drawings) - {OF_A_PAGE} == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    page = (ROOT / "docs" / "comparison.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert set(drawings) - set(OF_PAGES) == set(rows)
 
 
 def test_no_title_or_caption_lacks_a_number_or_a_name(drawings):
@@ -127,6 +131,65 @@ def test_no_line_or_bar_leaves_its_axes(drawings):
                 box = bar.get_bbox() if hasattr(bar, "get_bbox") else None
                 if box is not None and (box.x1 > right + 1e-9 or box.y1 > high + 1e-9):
                     yield axis.get_title(), box
+
+    assert not each(drawings, fault)
+
+
+def test_no_marker_is_cut_at_the_edge_of_its_axes(drawings):
+    def fault(drawing):
+        for axis in drawing.figure.axes:
+            box = axis.get_window_extent()
+            for line in axis.lines:
+                if line.get_marker() in ("None", "", None) or not line.get_clip_on():
+                    continue
+                points = line.get_xydata().astype(float)
+                x, y = axis.transData.transform(points[np.isfinite(points).all(axis=1)]).T
+                radius = line.get_markersize() / 2 / 72 * drawing.figure.dpi
+                inside = (x - radius > box.x0 - 1) & (x + radius < box.x1 + 1)
+                inside &= (y - radius > box.y0 - 1) & (y + radius < box.y1 + 1)
+                if not inside.all():
+                    yield axis.get_title() or axis.get_ylabel(), line.get_label()
+
+    assert not each(drawings, fault)
+
+
+def test_no_legend_covers_a_line(drawings):
+    def fault(drawing):
+        for axis in drawing.figure.axes:
+            if (legend := axis.get_legend()) is None:
+                continue
+            box = legend.get_window_extent()
+            for line in axis.lines:
+                path = line.get_path().transformed(line.get_transform())
+                if len(path) and path.intersects_bbox(box, filled=False):
+                    yield axis.get_title() or axis.get_ylabel(), line.get_label()
+
+    assert not each(drawings, fault)
+
+
+def test_no_grid_line_or_bar_crosses_the_number_of_a_bar(drawings):
+    def fault(drawing):
+        for axis in drawing.figure.axes:
+            if not any(hasattr(one, "patches") for one in axis.containers):
+                continue
+            edge = axis.get_window_extent().x1
+            for text in axis.texts:
+                is_number = re.fullmatch(r"[\d.]+%?", text.get_text())
+                if is_number and text.get_window_extent().x0 < edge:
+                    yield axis.get_title(), text.get_text()
+
+    assert not each(drawings, fault)
+
+
+def test_every_line_of_a_page_has_a_marker_a_dash_or_a_width_of_its_own(drawings):
+    def fault(drawing):
+        if drawing.title not in OF_PAGES:
+            return
+        for axis in drawing.figure.axes:
+            named = [one for one in axis.lines if not str(one.get_label()).startswith("_")]
+            looks = [(one.get_marker(), one.get_linestyle(), one.get_linewidth()) for one in named]
+            if len(set(looks)) < len(looks):
+                yield axis.get_title() or axis.get_ylabel(), looks
 
     assert not each(drawings, fault)
 
@@ -308,6 +371,19 @@ def test_larger_clusters_are_drawn_without_a_limit_if_none_was_computed(results)
     summary = pd.read_csv(results / "scale" / "summary.csv")
     without = pd.DataFrame(columns=["variant", "jobs", "capacity_cores"])
     assert len(scale.larger_clusters(summary, without).axes) == 3
+
+
+def test_shared_replicas_at_one_capacity_are_bars_with_their_numbers_and_not_lines_of_one_point(
+    results,
+):
+    runs = pd.read_csv(results / "sharing" / "runs.csv")
+    one = runs[runs["capacity_cores"] == 8]
+    left, right = sharing.loss_by_cores(one).axes
+    assert not [line for axis in (left, right) for line in axis.lines if line.get_marker() == "o"]
+    isolated = one.loc[one["policy"] == ISOLATED, "lost_utility"].iloc[0]
+    assert left.texts[0].get_text() == f"{isolated:.2f}"
+    assert left.get_xlabel() == "lost cluster utility with 8 cores"
+    assert right.get_yticklabels()[0].get_text() == "Faro-Sum"
 
 
 def test_without_capacities_the_caption_of_the_load_has_its_mean_and_its_peak_in_cores():

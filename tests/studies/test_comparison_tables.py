@@ -11,7 +11,6 @@ from studies.days import tables as elsewhere
 from studies.families import tables as families
 from studies.replicas.tables import RUNS
 from studies.rivals import tables as rivals
-from studies.sharing import tables as sharing
 from studies.tables.pages import content
 
 
@@ -56,9 +55,8 @@ def test_steps_of_the_ablation_and_solvers_stand_beside_their_published_values()
     assert [cell.strip() for cell in cobyla.split("|")[4:7:2]] == ["83.4 ms", "0.9994"]
 
 
-@pytest.mark.parametrize("name", ["index.md", "limits.md", "live.md"])
-def test_pages_that_name_the_recorded_trials_also_tell_the_one_with_a_lost_worker(name):
-    page = (ROOT / "docs" / name).read_text()
+def test_the_page_about_limits_tells_the_recorded_trial_with_a_lost_worker():
+    page = (ROOT / "docs/limits.md").read_text()
     assert "1.96 against\n1.67" in page or "1.96 against 1.67" in page
 
 
@@ -97,14 +95,14 @@ def test_a_tuned_rival_is_compared_with_faro_on_the_same_trials():
     assert "| HPA, tuned | 0.600, +0.300 (+0.30 to +0.30) |" in table
 
 
-def test_an_earlier_run_has_intervals_over_its_days_and_says_which_are_of_the_earlier_method():
+def test_an_earlier_run_has_intervals_over_its_days_and_says_which_are_a_bootstrap():
     columns = ["day", "capacity_cores", "policy", "difference", "low", "high"]
     days = [(str(day), 9, "A", 1.0 + day, 0.0, 9.0) for day in range(3)]
     table = pd.DataFrame([("all", 9, "A", 2.0, 1.9, 2.1), *days], columns=columns)
     low, high = elsewhere.over_days(table).loc[0, ["low", "high"]]
     assert (low, high) == pytest.approx((2 - 2.484, 2 + 2.484), abs=1e-3)  # t of 2 degrees: 4.303
-    assert "earlier method" in elsewhere.method({"one": table})
-    assert "earlier" not in elsewhere.method({"one": table.assign(units="days")})
+    assert "bootstrap" in elsewhere.method({"one": table})
+    assert "bootstrap" not in elsewhere.method({"one": table.assign(units="days")})
 
 
 def test_a_policy_that_loses_less_than_the_leader_is_bold_and_an_open_comparison_in_italics():
@@ -115,10 +113,3 @@ def test_a_policy_that_loses_less_than_the_leader_is_bold_and_an_open_comparison
         elsewhere._difference(-row.rename({"low": "high", "high": "low"}))
         == "+0.300 (+0.10 to +0.50)"
     )
-
-
-def test_the_readme_has_the_recorded_losses_with_two_models_per_replica():
-    runs = content(*sharing.files("faro"))
-    mean = runs.groupby(["policy", "models", "cores"])[sharing.LOSS].mean()
-    shown = " | ".join(f"{mean['Faro-Sum', 2, cores]:.2f}" for cores in (36, 32, 16))
-    assert f"| {shown} |" in (ROOT / "README.md").read_text()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from faro_lib import forecast
@@ -16,7 +17,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.synthetic import synthetic
-from studies.misspecification.figures import finding
+from studies.misspecification.figures import finding, lost_by_world
 from studies.misspecification.world import (
     ASSUMING,
     FAROS,
@@ -159,3 +160,17 @@ def test_a_roll_out_is_learned_within_ten_percent_in_ten_minutes(traces, context
     factor = {one.minute: mean_factor(one.weight) for one in learned}
     assert factor[30] == pytest.approx(np.ones(4), rel=0.1)
     assert factor[41] == pytest.approx(np.full(4, 1.5), rel=0.1)
+
+
+def test_the_marker_of_the_first_and_the_last_row_is_not_cut_and_no_part_of_the_axis_is_empty():
+    """A few worlds, as notebook 67 draws by its defaults."""
+    worlds, policies = ("as stated", "±40 %", "roll-out"), (ASSUMING, "HPA")
+    losses = dict(zip(policies, (0.3, 4.0)))
+    rows = [(8, world, policy, losses[policy]) for world in worlds for policy in policies]
+    columns = ["capacity_cores", "world", "policy", "lost_later"]
+    figure = lost_by_world(pd.DataFrame(rows, columns=columns))
+    (axis,) = figure.axes
+    assert axis.get_ylim() == (2.5, -0.5)
+    left, right = axis.get_xlim()
+    assert 0.1 < left < 0.3
+    assert 4 < right < 10

@@ -78,16 +78,6 @@ def test_a_folder_without_tables_is_refused_with_the_command_that_writes_them(tm
         read_tables(tmp_path, "a run on Kubernetes")
 
 
-def test_a_column_of_an_earlier_version_is_refused_with_its_new_name(tmp_path):
-    pd.DataFrame({"policy": ["AIAD"], "lost_utility_excl_overrun": 0.1}).to_csv(
-        tmp_path / "summary.csv", index=False
-    )
-    with pytest.raises(
-        ValueError, match="column 'lost_utility_excl_overrun' is now called 'lost_utility'"
-    ):
-        read_tables(tmp_path)
-
-
 def test_simulations_recorded_beside_the_runs_are_not_counted_as_runs():
     tables = recorded()
     live = tables.summary.assign(environment="live")

@@ -64,7 +64,7 @@ def test_they_name_the_same_related_works(graph):
 def test_every_figure_of_the_page_has_its_notebook_its_tables_and_the_line_that_draws_it():
     graph = graph_of(repository.pipeline_figures())
     figures = {name: one for name, one in graph.items() if name.startswith("#figure-")}
-    page = (ROOT / "docs/figures.md").read_text()
+    page = (ROOT / "docs/comparison.md").read_text()
     notebooks = dict(re.findall(r"^\| `(\w+)` \|.*\| `(\d\d_\w+)` \|", page, re.MULTILINE))
     assert set(figures) == {f"#figure-{name}" for name in notebooks}
     for identifier, figure in figures.items():

@@ -111,6 +111,12 @@ def docker(*arguments: str) -> str:
     return done.stdout
 
 
+def gateway() -> str:
+    """The address of the host that pods can reach."""
+    words = docker("network", "inspect", "kind", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}")
+    return next(address for address in words.split() if "." in address)
+
+
 def cordon(api: Api, node: str, cordoned: bool = True) -> None:
     api.send("PATCH", f"/api/v1/nodes/{node}", {"spec": {"unschedulable": cordoned}}, kind=MERGE)
 

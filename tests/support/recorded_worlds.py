@@ -16,7 +16,7 @@ import numpy as np
 
 from faro_lib.policies import Observation, Policy
 from faro_lib.workload import Job
-from faro_ops.advise.audit.records import Records, records_of
+from faro_ops.advise.sources.serving_history import ServingHistory, serving_of
 
 PLACES, TICK_S, WINDOW_S = 10, 10.0, 30.0
 TARGET_UTILISATION, STABILISATION_MINUTES = 0.7, 5  # of the incumbent, an HPA
@@ -175,7 +175,7 @@ def incumbent(world: World) -> Callable[[float, list[Service]], list[int]]:
     return control
 
 
-def recorded(world: World, levels=(0.5, 0.95, 0.99)) -> tuple[Records, np.ndarray]:
+def recorded(world: World, levels=(0.5, 0.95, 0.99)) -> tuple[ServingHistory, np.ndarray]:
     """(what the incumbent's run shows, minute by minute; the true share of late requests).
 
     The share is that of each service.
@@ -191,7 +191,7 @@ def recorded(world: World, levels=(0.5, 0.95, 0.99)) -> tuple[Records, np.ndarra
             if len(of_minute := latencies[ended == m]):
                 latency_s[:, n, m] = [of_minute.mean(), *np.quantile(of_minute, levels)]
     columns = np.repeat(np.array([np.nan, *levels])[:, None], len(world.jobs), axis=1)
-    return records_of(world.jobs, world.counts, served, columns, latency_s), late(world, services)
+    return serving_of(world.jobs, world.counts, served, columns, latency_s), late(world, services)
 
 
 def late(world: World, services: list[Service]) -> np.ndarray:

@@ -5,7 +5,7 @@ the faults, `soak_invariants.py` what must hold, `soak_world.py` the worlds.
 
     python tests/support/soak.py --hours 24 --world kubernetes --seed 3
 
-prints the table of docs/reliability.md. `--fault NAME` has only this fault, and `--pending` those,
+prints a table of what happened. `--fault NAME` has only this fault, and `--pending` those,
 too, that the code is known not to survive (PENDING).
 """
 
@@ -24,7 +24,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent))
 from kube_things import FAROPLAN
 from soak_faults import CEILINGS, FAULTS, NONE, ON_TRIAL, TROUBLED, Fault, faults_of
-from soak_invariants import JOURNAL_BYTES, Figures, Invariants, Twin, standing
+from soak_invariants import JOURNAL_BYTES, Figures, Invariants, Twin
 from soak_world import PLAN, USUAL, WORLDS, Sizes, World, in_world
 
 # Faults after which an invariant is known not to hold. Each line is an open finding.
@@ -42,7 +42,7 @@ BETWEEN_S = 30.0  # after a fault, so that the next tick sees its end
 
 def pass_time(world: World, seconds: float, checked: Invariants, twin: Twin | None) -> None:
     """Let the time pass, and look at the invariants."""
-    virtual = world.virtual
+    virtual = world.clock
     end_s = virtual.now_s + seconds
     look_s = virtual.now_s + LOOK_S
     while virtual.now_s < end_s - 1e-6:
@@ -61,7 +61,7 @@ def start(world: World, checked: Invariants, twin: Twin | None) -> None:
     checked.start(world)
     pass_time(world, MINUTE_S, checked, twin)
     if world.sizes.ordered and world.find(FAROPLAN, PLAN):
-        world.order(standing())
+        world.order(*world.standing())
     pass_time(world, QUIET_S - MINUTE_S, checked, twin)
 
 
@@ -78,7 +78,7 @@ def twin_of(kind: str, hours: float, sizes: Sizes = USUAL) -> Twin:
 
 def befall(world: World, checked: Invariants, fault: Fault, job: str, least_s: float = 0.0) -> None:
     """Let a fault befall a job, and some time pass after it; at least `least_s` in all."""
-    until_s = world.virtual.now_s + least_s
+    until_s = world.clock.now_s + least_s
     checked.begin(world, fault, job)
     fault.begin(world, job)
     if fault.halfway:
@@ -90,7 +90,7 @@ def befall(world: World, checked: Invariants, fault: Fault, job: str, least_s: f
         pass_time(world, fault.lasts_s, checked, None)
     checked.end(world)
     fault.end(world, job)
-    pass_time(world, max(BETWEEN_S, until_s - world.virtual.now_s), checked, None)
+    pass_time(world, max(BETWEEN_S, until_s - world.clock.now_s), checked, None)
 
 
 def next_fault(
@@ -132,7 +132,7 @@ def soak(
     here = psutil.Process()
     with in_world(kind, CONTROLLERS, checked.step, checked.failure) as world:
         start(world, checked, None)
-        virtual, begin_s = world.virtual, world.virtual.now_s
+        virtual, begin_s = world.clock, world.clock.now_s
         end_s = begin_s + 3600 * hours
         # It goes on until a job that is compared with its twin must be as before.
         while virtual.now_s < end_s or any(checked.on_trial(world, job) for job in TROUBLED):
@@ -155,7 +155,7 @@ def soak(
 
 
 def table(figures: Figures) -> str:
-    """The table of docs/reliability.md."""
+    """What happened, as a table."""
     rows = [
         ("ticks", f"{figures.ticks:,}"),
         ("faults", f"{sum(figures.faults.values()):,} of {len(figures.faults)} kinds"),
@@ -181,7 +181,7 @@ SEEDS_HEAD = """| world | seed | faults | kinds | hand-overs | ticks | checks | 
 
 
 def seed_row(world: str, seed: int, figures: Figures) -> str:
-    """A row of the table of seeds in docs/reliability.md."""
+    """A row of the table of seeds."""
     numbers = (
         seed,
         sum(figures.faults.values()),

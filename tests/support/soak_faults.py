@@ -17,11 +17,9 @@ from kube_things import (
     FAROPLAN,
     HPA,
     NODE,
-    POD,
     QUOTA,
     hpa,
     node,
-    pod,
     quota,
 )
 from soak_service import Trouble
@@ -29,7 +27,6 @@ from soak_world import (
     MINIMUM,
     NAMESPACE,
     NODES,
-    ORDERED,
     PLAN,
     STARTED,
     CeilingWorld,
@@ -60,12 +57,16 @@ DATA = "the data of all jobs"  # they hold, and later know less of the past
 CAPACITY = "the capacity"  # less is left than the jobs use, so they must shrink after two minutes
 ON_TRIAL = EVIDENCE, SLOWER, BELIEF  # after which the job itself is compared with its twin
 FAILING = "failing"  # the state of a job of which more than 0.5 % of the requests fail
+# The worlds that have a fault: three in virtual time, and a kind cluster.
 ALL = "kubernetes", "ceilings", "ray"
+EVERYWHERE = (*ALL, "kind")
 KUBERNETES = "kubernetes", "ceilings"
-REPLICAS = "kubernetes", "ray"  # in which Faro sets replicas
-PLAIN = ("kubernetes",)  # without HPAs
+ON_KUBERNETES = (*KUBERNETES, "kind")
+PLAIN = "kubernetes", "kind"  # without HPAs
+REPLICAS = (*PLAIN, "ray")  # in which Faro sets replicas
 CEILINGS = ("ceilings",)
 RAY = ("ray",)
+KIND = ("kind",)
 Act = Callable[[World, str], None]
 
 
@@ -84,7 +85,6 @@ class Fault:
     sets_clock : whether counts of minutes before it may be wrong afterwards.
     freezes : whether all jobs must keep their targets from the second tick on.
     order : the override that must be in force or named as not, if the fault is one.
-    on_kind : the event of the hour on kind (k8s_soak.py) of the same kind; "" if none.
     """
 
     name: str
@@ -102,7 +102,6 @@ class Fault:
     order: dict | None = None
     both: bool = False
     halfway: Act | None = None
-    on_kind: str = ""
 
 
 # --- capacity -------------------------------------------------------------------------------------
@@ -112,7 +111,7 @@ def cordon(*names: str, cordoned: bool = True) -> Act:
     def act(world: World, _: str) -> None:
         for name in names:
             if one := world.find(NODE, name, ""):
-                world.put(NODE, one | {"spec": {"unschedulable": True} if cordoned else {}})
+                world.put(NODE, one | {"spec": {"unschedulable": cordoned}})
 
     return act
 
@@ -130,22 +129,14 @@ def silent_nodes(silent: bool) -> Act:
 def nodes_gone(*names: str) -> Act:
     def act(world: World, _: str) -> None:
         for name in names:
-            world.remove(NODE, name, "")
-            if isinstance(world, RayWorld):
-                world.remove(POD, f"worker-{NODES.index(name)}")
+            world.lose_node(name)
 
     return act
 
 
 def all_nodes(world: World, _: str) -> None:
     """Two nodes as at the start."""
-    for place, name in enumerate(NODES):
-        world.put(NODE, node(name, str(world.sizes.cores)))
-        if isinstance(world, RayWorld):
-            world.worker(place, name)
-    world.remove(NODE, "small", "")
-    if isinstance(world, RayWorld):
-        world.remove(POD, "worker-9")
+    world.return_nodes()
 
 
 def small_node(world: World, job: str) -> None:
@@ -174,6 +165,18 @@ def workers(ready: bool) -> Act:
     return act
 
 
+def drain(name: str) -> Act:
+    return lambda world, job: world.drain(name)
+
+
+def replace_nodes(world: World, _: str) -> None:
+    """Drain, stop and start each node in turn."""
+    for name in NODES:
+        world.drain(name)
+        world.lose_node(name)
+        world.return_nodes()
+
+
 # --- one job --------------------------------------------------------------------------------------
 
 
@@ -197,12 +200,14 @@ def template(**spec) -> Act:
     """The pod template of the job gets other fields; `cpu` is its request."""
 
     def act(world: World, job: str) -> None:
-        assert isinstance(world, DeploymentWorld)
         fields = dict(spec)
-        if cpu := fields.pop("cpu", None):
-            fields["containers"] = pod("x", cpu)["spec"]["containers"]
+        cpu = fields.pop("cpu", None)
         if one := world.find(DEPLOYMENT, job):
             inside = one["spec"]["template"]
+            if cpu:
+                resources = {"requests": {"cpu": cpu}}
+                containers = inside["spec"]["containers"]
+                fields["containers"] = [each | {"resources": resources} for each in containers]
             changed = inside | {"spec": inside["spec"] | fields}
             world.put(DEPLOYMENT, one | {"spec": one["spec"] | {"template": changed}})
 
@@ -210,9 +215,13 @@ def template(**spec) -> Act:
 
 
 def right_template(world: World, job: str) -> None:
-    assert isinstance(world, DeploymentWorld)
     one = world.find(DEPLOYMENT, job)
     world.deploy(job, one["spec"]["replicas"] if one else STARTED)
+
+
+def models_load(world: World, job: str) -> None:
+    """The job gets a pod template whose models take a minute to load."""
+    world.load_models(job)
 
 
 def delete(world: World, job: str) -> None:
@@ -260,20 +269,17 @@ def by_hand(world: World, job: str) -> None:
 
 
 def idle(world: World, job: str) -> None:
-    now_s = world.virtual.now_s
+    now_s = world.clock.now_s
     if now_s > world.idle.get(job, (0.0, 0.0))[1]:
         world.idle[job] = now_s, now_s + HOUR_S
 
 
 def replica_dies(world: World, job: str) -> None:
-    assert isinstance(world, RayWorld)
-    world.ray.targets.setdefault(job, STARTED)
-    world.lost[job] = 1
+    world.lose_replica(job)
 
 
-def replicas_live(world: World, job: str) -> None:
-    assert isinstance(world, RayWorld)
-    world.lost.clear()
+def replicas_live(world: World, _: str) -> None:
+    world.return_replicas()
 
 
 # --- the evidence about one service ---------------------------------------------------------------
@@ -281,7 +287,7 @@ def replicas_live(world: World, job: str) -> None:
 
 def drawn(world: World, low: float, high: float) -> float:
     """A number from low to high, log-uniform, which depends on the time only."""
-    share = np.random.default_rng(int(world.virtual.now_s)).random()
+    share = np.random.default_rng(int(world.clock.now_s)).random()
     return low * (high / low) ** share
 
 
@@ -332,17 +338,12 @@ def believe_the_worst(world: World, job: str) -> None:
 # --- orders and settings --------------------------------------------------------------------------
 
 
-def standing() -> dict:
-    """The order that is in force during the whole soak."""
-    return {"job": ORDERED, "by": "soak", "replicas": STARTED}
-
-
 def orders(*rows: dict) -> Act:
-    return lambda world, job: world.order(standing(), *rows)
+    return lambda world, job: world.order(*world.standing(), *rows)
 
 
 def order_for_job(replicas: int) -> Act:
-    return lambda world, job: world.order(standing(), {"job": job, "replicas": replicas})
+    return lambda world, job: world.order(*world.standing(), {"job": job, "replicas": replicas})
 
 
 def set_at_once(world: World, _: str) -> None:
@@ -357,7 +358,7 @@ def freeze(world: World, _: str) -> None:
 def thaw(world: World, _: str) -> None:
     """End the freeze, whether the command has found it or not."""
     world.command("thaw")
-    world.order(standing())
+    world.order(*world.standing())
 
 
 def edit_table(weight: float, *also: Act) -> Act:
@@ -388,16 +389,16 @@ def section(kind: str, value: dict) -> Act:
 
 def deny(*pairs: tuple[str, str]) -> Act:
     """Take permissions, each a verb and a resource, of which "*" stands for all."""
-
-    def may(asked: dict) -> bool:
-        verb, resource = asked["verb"], asked["resource"]
-        return not {(verb, resource), ("*", resource), (verb, "*"), ("*", "*")} & {*pairs}
-
-    return api(may=may)
+    return lambda world, job: world.deny(*pairs)
 
 
 def allow(world: World, _: str) -> None:
-    world.server.may = lambda asked: True
+    world.deny()
+
+
+def silence(silent: bool) -> Act:
+    """Let the API server give no answer, or answer again."""
+    return lambda world, job: world.silence(silent)
 
 
 def api(**values: object) -> Act:
@@ -441,14 +442,13 @@ def kill_all(world: World, _: str) -> None:
 
 def terminate_leader(world: World, _: str) -> None:
     if leader := world.leader:
-        leader.expected = True
-        leader.process.terminate()
+        world.terminate(leader)
 
 
 def pause_leader(seconds: float) -> Act:
     def act(world: World, _: str) -> None:
         if leader := world.leader:
-            leader.process.paused_until_s = world.virtual.now_s + seconds
+            leader.process.paused_until_s = world.clock.now_s + seconds
 
     return act
 
@@ -473,13 +473,13 @@ def full_disk(full: bool) -> Act:
 
 def jump(seconds: float) -> Act:
     def act(world: World, _: str) -> None:
-        world.virtual.wall_offset_s += seconds
+        world.clock.wall_offset_s += seconds
 
     return act
 
 
 def summer_time(world: World, _: str) -> None:
-    world.virtual.utc_offset_s = 7200 if world.virtual.utc_offset_s == 3600 else 3600
+    world.clock.utc_offset_s = 7200 if world.clock.utc_offset_s == 3600 else 3600
 
 
 def delete_plan(world: World, job: str) -> None:
@@ -487,7 +487,7 @@ def delete_plan(world: World, job: str) -> None:
 
 
 def pass_seconds(seconds: float) -> Act:
-    return lambda world, job: world.virtual.sleep(seconds)
+    return lambda world, job: world.clock.sleep(seconds)
 
 
 def together(*acts: Act) -> Act:
@@ -507,7 +507,13 @@ ENDS_FIRST = {
     "until": "2030-01-01T00:00:00Z",
 }
 AFFINITY = {
-    "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["new"]}]}
+            ]
+        }
+    }
 }
 
 NONE = Fault("none", lambda world, job: None)
@@ -537,30 +543,24 @@ FAULTS = (
     Fault("a saved belief is the worst", believe_the_worst, lasts_s=120, changes=BELIEF),
     NONE,
     # capacity
-    Fault("all nodes are cordoned", cordon(*NODES), cordon(*NODES, cordoned=False)),
     Fault(
-        "one node of two is cordoned",
-        cordon("n1"),
-        cordon("n1", cordoned=False),
-        on_kind="a node is cordoned",
+        "all nodes are cordoned", cordon(*NODES), cordon(*NODES, cordoned=False), worlds=EVERYWHERE
+    ),
+    Fault(
+        "one node of two is cordoned", cordon("n1"), cordon("n1", cordoned=False), worlds=EVERYWHERE
     ),
     Fault("all nodes are not ready", silent_nodes(True), silent_nodes(False)),
-    Fault(
-        "one node of two is gone",
-        nodes_gone("n2"),
-        all_nodes,
-        on_kind="a node is drained",
-    ),
+    Fault("one node of two is gone", nodes_gone("n2"), all_nodes, worlds=EVERYWHERE),
     Fault("all nodes are gone", nodes_gone(*NODES), all_nodes),
     Fault("capacity is half of the need", small_node, all_nodes, lasts_s=300, changes=CAPACITY),
-    Fault("a quota allows no pods", no_pods, no_quota, KUBERNETES),
+    Fault("a quota allows no pods", no_pods, no_quota, ON_KUBERNETES),
     Fault("Ray's workers are not ready", workers(False), workers(True), RAY),
     # one job
     Fault(
         "a count is NaN",
         counts(lambda n: math.nan),
         right_counts,
-        KUBERNETES,
+        ON_KUBERNETES,
         90,
         JOB,
         state=MISSING,
@@ -569,7 +569,7 @@ FAULTS = (
         "a count is infinite",
         counts(lambda n: math.inf),
         right_counts,
-        KUBERNETES,
+        ON_KUBERNETES,
         90,
         JOB,
         state=MISSING,
@@ -578,17 +578,17 @@ FAULTS = (
         "a count is negative",
         counts(lambda n: -0.01),
         right_counts,
-        KUBERNETES,
+        ON_KUBERNETES,
         90,
         JOB,
         state=MISSING,
     ),
-    Fault("a query is slow", slow_query, right_counts, KUBERNETES, 90, JOB, state=MISSING),
+    Fault("a query is slow", slow_query, right_counts, ON_KUBERNETES, 90, JOB, state=MISSING),
     Fault(
         "a template requests more than its cores",
         template(cpu="2"),
         right_template,
-        KUBERNETES,
+        ON_KUBERNETES,
         changes=JOB,
         state=MISCONFIGURED,
     ),
@@ -596,7 +596,7 @@ FAULTS = (
         "a template requires an affinity",
         template(affinity=AFFINITY),
         right_template,
-        KUBERNETES,
+        ON_KUBERNETES,
         changes=JOB,
         state=MISCONFIGURED,
     ),
@@ -604,7 +604,7 @@ FAULTS = (
         "a template has another nodeSelector",
         template(nodeSelector={"pool": "new"}),
         right_template,
-        KUBERNETES,
+        ON_KUBERNETES,
         changes=JOB,
         state=MISCONFIGURED,
     ),
@@ -634,12 +634,17 @@ FAULTS = (
         "a replica dies",
         replica_dies,
         replicas_live,
-        RAY,
+        (*RAY, *KIND),
         changes=JOB,
-        on_kind="a model pod is killed",
     ),
     # orders and settings
-    Fault("an order names an unknown job", orders(UNKNOWN_JOB), orders(), order=UNKNOWN_JOB),
+    Fault(
+        "an order names an unknown job",
+        orders(UNKNOWN_JOB),
+        orders(),
+        order=UNKNOWN_JOB,
+        worlds=EVERYWHERE,
+    ),
     Fault(
         "an order has replicas and load",
         orders(TWO_FIELDS),
@@ -647,6 +652,7 @@ FAULTS = (
         changes=JOB,
         order=TWO_FIELDS,
         both=True,
+        worlds=EVERYWHERE,
     ),
     Fault(
         "an order ends before it begins",
@@ -655,6 +661,7 @@ FAULTS = (
         changes=JOB,
         order=ENDS_FIRST,
         both=True,
+        worlds=EVERYWHERE,
     ),
     Fault(
         "an order is above the capacity",
@@ -662,6 +669,7 @@ FAULTS = (
         orders(),
         changes=JOB,
         order={"replicas": 500},
+        worlds=EVERYWHERE,
     ),
     Fault(
         "an order is in force",
@@ -669,21 +677,16 @@ FAULTS = (
         orders(),
         changes=JOB,
         order={"replicas": 5},
-        on_kind="an order fixes a service",
+        worlds=EVERYWHERE,
     ),
-    Fault(
-        "all jobs are frozen",
-        freeze,
-        thaw,
-        freezes=True,
-        on_kind="a service is frozen",
-    ),
+    Fault("all jobs are frozen", freeze, thaw, freezes=True, worlds=EVERYWHERE),
     Fault(
         "all jobs are frozen, and all controllers are killed",
         together(freeze, pass_seconds(2.0), kill_all),
         thaw,
         lasts_s=120,
         freezes=True,
+        worlds=EVERYWHERE,
     ),
     Fault(
         "all jobs are frozen, and less capacity than they use is left",
@@ -692,7 +695,14 @@ FAULTS = (
         lasts_s=240,
         freezes=True,
     ),
-    Fault("two people use faro set at once", set_at_once, orders(), changes=JOB, both=True),
+    Fault(
+        "two people use faro set at once",
+        set_at_once,
+        orders(),
+        changes=JOB,
+        both=True,
+        worlds=EVERYWHERE,
+    ),
     Fault("a job's settings change", edit_table(2.0), edit_table(1.0), changes=JOB),
     Fault(
         "a section serve is invalid",
@@ -714,15 +724,15 @@ FAULTS = (
         "settings change while another job gains an HPA",
         edit_table(2.0, gain_autoscaler),
         edit_table(1.0, lose_autoscaler),
-        PLAIN,
+        ("kubernetes",),
         120,
         JOB,
         both=True,
     ),
     Fault(
         "settings change while the API server is silent for 25 s",
-        edit_table(2.0, api(silent=True)),
-        edit_table(1.0, api(silent=False)),
+        edit_table(2.0, silence(True)),
+        edit_table(1.0, silence(False)),
         lasts_s=25,
         changes=JOB,
     ),
@@ -741,6 +751,7 @@ FAULTS = (
         lasts_s=120,
         changes=JOB,
         both=True,
+        worlds=EVERYWHERE,
     ),
     Fault(
         "controllers start while a job is deleted",
@@ -754,7 +765,7 @@ FAULTS = (
         "controllers start while a template requests more than its cores",
         together(template(cpu="2"), kill_all),
         right_template,
-        KUBERNETES,
+        ON_KUBERNETES,
         lasts_s=120,
         changes=JOB,
         state=MISCONFIGURED,
@@ -778,32 +789,33 @@ FAULTS = (
         changes=DATA,
         reported=("observe", "apply"),
         ends_leader=True,
-        on_kind="permissions are taken and given back",
+        worlds=EVERYWHERE,
     ),
-    Fault("the API server is silent for 5 s", api(silent=True), api(silent=False), lasts_s=5),
+    Fault("the API server is silent for 5 s", silence(True), silence(False), lasts_s=5),
     Fault(
         "the API server is silent for 5 min",
-        api(silent=True),
-        api(silent=False),
+        silence(True),
+        silence(False),
         lasts_s=300,
         changes=DATA,
         reported=("observe", "apply"),
         ends_leader=True,
-        on_kind="the api server is away",
+        worlds=EVERYWHERE,
     ),
     Fault("watches end at once", api(ends_watches=True), api(ends_watches=False)),
     Fault("informers are stale", api(deaf=True), api(deaf=False), lasts_s=180, changes=DATA),
-    Fault("the FaroPlan is deleted", delete_plan),
+    Fault("the FaroPlan is deleted", delete_plan, worlds=EVERYWHERE),
     Fault(
         "the FaroPlan is deleted, and all controllers are killed",
         together(delete_plan, kill_all),
         lasts_s=120,
+        worlds=EVERYWHERE,
     ),
     Fault(
         "Prometheus does not answer",
         has(no_metrics=True),
         has(no_metrics=False),
-        KUBERNETES,
+        ON_KUBERNETES,
         90,
         DATA,
     ),
@@ -838,14 +850,10 @@ FAULTS = (
     Fault("reports are 30 s late", has(late_s=30.0), has(late_s=0.0), RAY, 180, DATA),
     Fault("reports are 90 s late", has(late_s=90.0), has(late_s=0.0), RAY, 180, DATA),
     # controllers and clocks
-    Fault(
-        "the leader is killed",
-        kill_leader,
-        on_kind="the leaders pod is killed",
-    ),
-    Fault("the leader ends", terminate_leader),
+    Fault("the leader is killed", kill_leader, worlds=EVERYWHERE),
+    Fault("the leader ends", terminate_leader, worlds=EVERYWHERE),
     Fault("the leader is paused for 60 s", pause_leader(60.0), lasts_s=120, ends_leader=True),
-    Fault("all controllers are killed", kill_all, lasts_s=120),
+    Fault("all controllers are killed", kill_all, lasts_s=120, worlds=EVERYWHERE),
     Fault("a byte of the journal is damaged before a start", damage_journal, lasts_s=120),
     Fault("the disk is full", full_disk(True), full_disk(False), reported=("journal",)),
     Fault("summer time begins or ends", summer_time),
@@ -870,6 +878,16 @@ FAULTS = (
         changes=DATA,
         sets_clock=True,
     ),
+    # real nodes and pods
+    Fault("a node is drained", drain("n2"), cordon("n2", cordoned=False), KIND),
+    Fault(
+        "the template changes and its models load for a minute",
+        models_load,
+        right_template,
+        KIND,
+        changes=JOB,
+    ),
+    Fault("the nodes are replaced one by one", replace_nodes, worlds=KIND),
 )
 
 

@@ -45,6 +45,7 @@ import json
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,12 +57,10 @@ from soak_faults import (
     DATA,
     FAILING,
     JOB,
-    NOTHING,
     ON_TRIAL,
     SLOWER,
     TROUBLED,
     Fault,
-    standing,
 )
 from soak_time import Process
 from soak_world import PLAN, RESTART_S, STARTED, TICK_S, End, World
@@ -163,7 +162,10 @@ class Invariants:
 
     twin : None in the twin itself.
     troubled : the jobs that faults befall; the others are bystanders.
+    gap_s : longest time between ticks.
     """
+
+    gap_s = GAP_S
 
     def __init__(self, twin: Twin | None, troubled: tuple[str, ...] = TROUBLED):
         self.twin = twin
@@ -205,7 +207,7 @@ class Invariants:
         fault = trial.fault if trial else self.fault
         began_s = trial.began_s if trial else self.began_s
         name = fault.name if fault else "start"
-        since_s = world.virtual.now_s - self.start_s
+        since_s = world.clock.now_s - self.start_s
         kind = "".join(letter for letter in what if not letter.isdigit())
         if (name, kind, began_s) in self._noted:
             return
@@ -215,14 +217,14 @@ class Invariants:
     # --- the course of the faults --------------------------------------------------------------
 
     def start(self, world: World) -> None:
-        self.start_s = world.virtual.now_s
+        self.start_s = world.clock.now_s
 
     def on_trial(self, world: World, job: str) -> bool:
         """Whether a job is being compared with its twin, so that no other fault may befall it."""
-        return job in self.trials and world.virtual.now_s < self.trials[job].over_s
+        return job in self.trials and world.clock.now_s < self.trials[job].over_s
 
     def begin(self, world: World, fault: Fault, job: str) -> None:
-        now_s = world.virtual.now_s
+        now_s = world.clock.now_s
         if fault.changes in ON_TRIAL:
             self.trials[job] = Trial(fault, now_s)
             if not self._is_like_twin(world, job):
@@ -248,15 +250,15 @@ class Invariants:
     def halfway(self, world: World) -> None:
         """The fault is half over, and something happens to the controllers."""
         if self.job in self.trials:
-            self.trials[self.job].halfway_s = world.virtual.now_s
+            self.trials[self.job].halfway_s = world.clock.now_s
 
     def end(self, world: World) -> None:
         fault = self.fault
         if self.job in self.trials and fault is self.trials[self.job].fault:
-            self.trials[self.job].ended_s = world.virtual.now_s
+            self.trials[self.job].ended_s = world.clock.now_s
         if fault and fault.reported and not {*fault.reported} & {*+self.reasons}:
             self.note(world, f"no failure {' or '.join(fault.reported)!r} was counted")
-        ordered = {order.get("job") for order in world.orders()}
+        ordered = {order.get("job") for order in world.orders()} if world.commands else set()
         for job, command in world.commands:
             if command.ended == "done" and job not in ordered:
                 self.note(world, f"`faro set {job}` said that it is set, and it is not")
@@ -266,7 +268,7 @@ class Invariants:
 
     def look(self, world: World) -> None:
         """Check what the API server shows, every few seconds."""
-        now_s = world.virtual.now_s
+        now_s = world.clock.now_s
         before, targets = self.targets, world.targets()
         self._count_moves(now_s, targets)
         leader = world.leader
@@ -305,7 +307,7 @@ class Invariants:
         self, world: World, before: dict[str, int | None], targets: dict[str, int | None]
     ) -> None:
         """A new leader leaves the bystanders as they are, also while they may lag."""
-        leader, now_s = world.leader, world.virtual.now_s
+        leader, now_s = world.leader, world.clock.now_s
         if leader and leader.process.pid != self.leader_pid:
             if self.leader_pid:
                 self.taken_over = now_s + HANDOVER_S, before
@@ -321,7 +323,7 @@ class Invariants:
                 self.note(world, f"the new leader set {job} from {was} to {targets[job]}")
 
     def _frozen(self, world: World, asked: dict[str, Any]) -> None:
-        fault, now_s = self.fault, world.virtual.now_s
+        fault, now_s = self.fault, world.clock.now_s
         begun_s = now_s - self.began_s
         if fault is None or not fault.freezes or not ORDER_S < begun_s < fault.lasts_s:
             self.held = None
@@ -339,10 +341,10 @@ class Invariants:
 
     def _ticks_go_on(self, world: World) -> None:
         self.figures.checks += 1
-        fault, now_s = self.fault, world.virtual.now_s
+        fault, now_s = self.fault, world.clock.now_s
         if fault and (fault.ends_leader or fault.stops_ticks):
             self.ticked_s = max(self.ticked_s, min(now_s, self.began_s + fault.lasts_s))
-        if now_s - max(self.ticked_s, self.start_s) > GAP_S:
+        if now_s - max(self.ticked_s, self.start_s) > self.gap_s:
             self.note(world, f"no tick for {now_s - self.ticked_s:.0f} s")
 
     def _needed(self, world: World, job: str) -> int:
@@ -353,12 +355,12 @@ class Invariants:
         if not world.sets_replicas:
             return world.sizes.minimum
         trial = self.trials.get(job)
-        stated = trial is not None and world.virtual.now_s < trial.began_s + LEARNED_S
+        stated = trial is not None and world.clock.now_s < trial.began_s + LEARNED_S
         return world.enough(job, LAG_S, as_stated=stated)
 
     def _was_idle(self, world: World, job: str) -> bool:
         begin_s, end_s = world.idle.get(job, (math.inf, -math.inf))
-        return begin_s <= world.virtual.now_s <= end_s + AFTER_S
+        return begin_s <= world.clock.now_s <= end_s + AFTER_S
 
     def _count_moves(self, now_s: float, targets: dict[str, int | None]) -> None:
         hour = int((now_s - self.start_s) // 3600)
@@ -370,7 +372,7 @@ class Invariants:
     def _like_twin(self, world: World, job: str, target: int | None) -> None:
         assert self.twin is not None
         self.figures.checks += 1
-        now_s = world.virtual.now_s
+        now_s = world.clock.now_s
         lags = now_s < self.lags_until_s
         low, high = self.twin.band(job, now_s - self.start_s, AFTER_S if lags else LAG_S)
         slack = int(lags or self.has_shrunk)
@@ -385,7 +387,7 @@ class Invariants:
 
     def _is_like_twin(self, world: World, job: str) -> bool:
         """Whether a job has the target of its twin now, and nothing but a trial may change that."""
-        now_s, target = world.virtual.now_s, world.targets()[job]
+        now_s, target = world.clock.now_s, world.targets()[job]
         if self.twin is None or target is None or now_s < self.unlike_until_s.get(job, -math.inf):
             return False
         low, high = self.twin.band(job, now_s - self.start_s, LAG_S)
@@ -393,7 +395,7 @@ class Invariants:
 
     def _tried(self, world: World, targets: dict[str, int | None]) -> None:
         """Compare the jobs on trial with their twins."""
-        now_s = world.virtual.now_s
+        now_s = world.clock.now_s
         for job, trial in list(self.trials.items()):
             if now_s > trial.over_s:
                 del self.trials[job]
@@ -421,7 +423,7 @@ class Invariants:
 
     def _learned_again(self, world: World, factor: np.ndarray | None) -> None:
         """The service times of the jobs on trial are known again."""
-        now_s = world.virtual.now_s
+        now_s = world.clock.now_s
         for job, trial in self.trials.items():
             # After an outage of the data, there was less to learn from.
             if factor is None or now_s <= max(trial.back_s, self.lags_until_s):
@@ -435,69 +437,94 @@ class Invariants:
     def _not_failing(self, world: World, job: str, trial: Trial) -> None:
         """The state of a job whose requests have failed goes with the failures."""
         board = world.board()
-        if trial.fault.state and board and world.virtual.now_s > trial.ended_s + FAILING_S:
+        if trial.fault.state and board and world.clock.now_s > trial.ended_s + FAILING_S:
             self.figures.checks += 1
             if board.of(job).state == FAILING:
                 self.note(world, f"{job} is still {FAILING} on the board", trial)
 
     def _standing_order(self, world: World, targets: dict[str, int | None]) -> None:
         job = world.sizes.ordered
-        if not job or world.virtual.now_s < self.start_s + 5 * TICK_S:
+        if not job or world.clock.now_s < self.start_s + 5 * TICK_S:
             return
         self.figures.checks += 1
-        if targets[job] != STARTED and world.virtual.now_s > self.forced_until_s:
+        if targets[job] != STARTED and world.clock.now_s > self.forced_until_s:
             self.note(world, f"the order of {job} is not in force: it has {targets[job]}")
 
     # --- ticks ---------------------------------------------------------------------------------
 
     def step(self, world: World, process: Process, _: Any, step: Any) -> None:
         """Check a tick of a controller."""
-        self.figures.ticks += 1
-        self.ticked_s = world.virtual.now_s
         self.ticked.add(process.pid)
         observation = step.observation
-        capacity = observation.capacity
-        grew = step.target > observation.target
-        if np.isfinite(capacity) and step.target.sum() > capacity + 1e-6 and grew.any():
-            self.note(world, f"targets {step.target.tolist()} exceed {capacity:g} cores")
         self.plan_reason = dict(zip(world.jobs, step.plan.reason))
         self._learned_again(world, step.plan.service_factor)
-        self._slow_fall(world, step)
+        before, after = observation.target, step.target
+        self.decided(world, before, after, observation.capacity)
+        if step.error is None:
+            self.slow_fall(world, np.where(observation.exists, before, after), after)
         self._right_counts(world, observation)
+        self.of_fault(world, process.said)
+
+    def decided(self, world: World, before: np.ndarray, after: np.ndarray, capacity: float) -> None:
+        """Check a decision.
+
+        before, after : replicas that are asked for, (jobs,).
+        capacity : the replicas for which the controller knows room; NaN if it knows none.
+        """
+        self.figures.ticks += 1
+        self.ticked_s = world.clock.now_s
+        grew = after > before
+        if np.isfinite(capacity) and after.sum() > capacity + 1e-6 and grew.any():
+            self.note(world, f"targets {after.tolist()} exceed room for {capacity:g}")
+
+    def of_fault(self, world: World, said: Iterable[str]) -> None:
+        """Check what must be seen of the fault while it lasts.
+
+        said : what the controller has logged.
+        """
         fault = self.fault
-        if fault is None or world.virtual.now_s >= self.began_s + fault.lasts_s:
+        if fault is None or world.clock.now_s >= self.began_s + fault.lasts_s:
             return
-        since_s = world.virtual.now_s - self.began_s
+        since_s = world.clock.now_s - self.began_s
         halfway_s = -math.inf if self.job not in self.trials else self.trials[self.job].halfway_s
-        since_start_s = world.virtual.now_s - max(halfway_s, self.began_s)
+        since_start_s = world.clock.now_s - max(halfway_s, self.began_s)
         known = fault.state != FAILING or world.knows_failures(self.job)
         if fault.state and known and since_start_s > self._state_s(fault):
-            self._state(world, fault)
+            self.figures.checks += 1
+            self._note_all(world, self._unseen_state(world, fault))
         if fault.order and since_s > ORDER_S:
-            self._order(world, process, fault.order)
+            self.figures.checks += 1
+            self._note_all(world, self._unseen_order(world, said, fault.order))
 
-    def _slow_fall(self, world: World, step: Any) -> None:
+    def _note_all(self, world: World, lines: list[str]) -> None:
+        for line in lines:
+            self.note(world, line)
+
+    def unseen(self, world: World) -> list[str]:
+        """What must be seen of the fault, and is not."""
+        fault = self.fault
+        assert fault
+        of_state = self._unseen_state(world, fault) if fault.state else []
+        return of_state + (self._unseen_order(world, (), fault.order) if fault.order else [])
+
+    def slow_fall(self, world: World, before: np.ndarray, after: np.ndarray) -> None:
         """At most a share of the replicas is removed within a minute, also by two leaders."""
         self.figures.checks += 1
-        now_s = world.virtual.now_s
+        now_s = world.clock.now_s
         while self.falls and self.falls[0][0] <= now_s - WINDOW_S:
             self.falls.popleft()
-        if step.error is not None:
-            return
-        observation = step.observation
         counts = {one.get("job"): one.get("replicas", 0) for one in world.orders()}
-        ordered = np.array([counts.get(job, np.inf) for job in world.jobs]) <= step.target
-        fallen = np.maximum(observation.target - step.target, 0)
-        fallen = int(fallen[~ordered & observation.exists].sum())
+        ordered = np.array([counts.get(job, np.inf) for job in world.jobs]) <= after
+        fallen = int(np.maximum(before - after, 0)[~ordered].sum())
         if fallen:
-            self.falls.append((now_s, fallen, int(observation.target.sum())))
+            self.falls.append((now_s, fallen, int(before.sum())))
             removed = sum(number for _, number, _ in self.falls)
             total = self.falls[0][2]
             if removed > max(1, MAX_FALL * total):
                 self.note(world, f"{removed} of {total} replicas are removed within a minute")
 
     def _right_counts(self, world: World, observation: Any) -> None:
-        now_s = world.virtual.now_s
+        now_s = world.clock.now_s
         counts = observation.arrivals_per_min
         if not counts.shape[1] or now_s < max(self.unsure_counts_until_s, self.start_s + 300):
             return
@@ -522,29 +549,28 @@ class Invariants:
             return FAILING_S
         return GAP_S if fault.name.startswith("controllers start") else STATE_S
 
-    def _state(self, world: World, fault: Fault) -> None:
+    def _unseen_state(self, world: World, fault: Fault) -> list[str]:
         board = world.board()
         if board is None:
-            return
-        self.figures.checks += 1
+            return []
         state = board.of(self.job)
         if state.state != fault.state:
-            self.note(world, f"{self.job} is {state.state}, not {fault.state} on the board")
-        elif not state.reason or "\n" in state.reason:
-            self.note(world, f"the state of {self.job} has no reason of one line")
+            return [f"{self.job} is {state.state}, not {fault.state} on the board"]
+        if not state.reason or "\n" in state.reason:
+            return [f"the state of {self.job} has no reason of one line"]
+        return []
 
-    def _order(self, world: World, process: Process, order: dict) -> None:
-        self.figures.checks += 1
+    def _unseen_order(self, world: World, said: Iterable[str], order: dict) -> list[str]:
         job = order.get("job", self.job)
         wanted = order.get("replicas")
         bad = "load" in order or "until" in order
         if job in world.jobs and not bad and world.targets()[job] == wanted:
-            return
-        if self._is_named(world, process, job):
-            return
-        self.note(world, f"the order of {job} is neither in force nor named as not")
+            return []
+        if self._is_named(world, said, job):
+            return []
+        return [f"the order of {job} is neither in force nor named as not"]
 
-    def _is_named(self, world: World, process: Process, job: str) -> bool:
+    def _is_named(self, world: World, said: Iterable[str], job: str) -> bool:
         """Whether anything that an operator sees says why the order of the job is not in force."""
         board = world.board()
         if board and job in world.jobs and board.of(job).state != FINE:
@@ -553,8 +579,10 @@ class Invariants:
             return True
         plan = world.find(FAROPLAN, PLAN) or {}
         status = plan.get("status") or {}
-        shown = json.dumps([status.get("conditions"), status.get("orders"), status.get("jobs")])
-        lines = [*self.told, *(line for line in process.said if "order" in line)]
+        if any(one["job"] == job for one in status.get("ordersNotInForce", [])):
+            return True
+        shown = json.dumps([status.get("conditions"), status.get("jobs")])
+        lines = [*self.told, *(line for line in said if "order" in line)]
         words = (f"'{job}'", "spec.overrides")
         if any(word in line for line in lines for word in words):
             return True
@@ -566,6 +594,3 @@ class Invariants:
         self.told.append(message)
         if len(message) > 1000 or "\n" in message:
             self.note(world, f"a message of {len(message)} characters: {message[:100]!r}")
-
-
-__all__ = ["NOTHING", "Figures", "Invariants", "Twin", "standing"]

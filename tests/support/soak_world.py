@@ -104,6 +104,7 @@ class Sizes:
 
     cores : of each node, or Ray worker.
     rates : mean requests per second by job, around which they swing.
+    slo_s : of each job.
     minimum, started : replicas of each job at least, and at the start.
     ordered : the job with a standing order; "" if there is none.
     """
@@ -111,6 +112,7 @@ class Sizes:
     cores: int = CORES
     rates: Mapping[str, float] = field(default_factory=RATES.copy)
     service_s: float = SERVICE_S
+    slo_s: float = SLO_S
     swing: float = SWING
     minimum: int = MINIMUM
     started: int = STARTED
@@ -118,7 +120,7 @@ class Sizes:
 
     @property
     def service(self) -> Service:
-        return Service(self.service_s, SLO_S)
+        return Service(self.service_s, self.slo_s)
 
     def load(self, job: str, now_s: float) -> float:
         """Requests of a job from time 0 to `now_s` (monotonic): a slow wave around its mean."""
@@ -177,7 +179,7 @@ class World:
     sets_replicas = True  # whether Faro does; otherwise, HPAs do
 
     def __init__(self, virtual: VirtualTime, folder: Path, controllers: int, sizes: Sizes):
-        self.virtual = virtual
+        self.clock = virtual
         self.folder = folder
         self.sizes = sizes
         self.server = KubeApi(virtual)
@@ -228,7 +230,7 @@ class World:
 
     def note_stages(self) -> None:
         """Remember how each job is served from now on."""
-        now_s = self.virtual.now_s
+        now_s = self.clock.now_s
         for job, stages in self.stages.items():
             stage = Stage(self.serving(job), self.troubles.get(job, WELL), self.accepted(job))
             if not stages or stages[-1][1] != stage:
@@ -260,7 +262,7 @@ class World:
 
         as_stated : whether to take the stated service time, not the true one.
         """
-        now_s = self.virtual.now_s
+        now_s = self.clock.now_s
         times_s = (now_s - around_s, now_s, now_s + around_s)
         rate_rps = min(self.sizes.rate_rps(job, one_s) for one_s in times_s)
         factor = 1.0 if as_stated else self.troubles.get(job, WELL).factor
@@ -297,6 +299,30 @@ class World:
         """What controllers have asked for, of each job: the replicas, or the bounds of its HPA."""
         return self.targets()
 
+    # --- what faults do to the cluster ---------------------------------------------------------
+
+    def lose_node(self, name: str) -> None:
+        self.remove(NODE, name, "")
+
+    def return_nodes(self) -> None:
+        """Two nodes as at the start."""
+        for name in NODES:
+            self.put(NODE, node(name, str(self.sizes.cores)))
+        self.remove(NODE, "small", "")
+
+    def silence(self, silent: bool) -> None:
+        """Let the API server give no answer, or answer again."""
+        self.server.silent = silent
+
+    def deny(self, *pairs: tuple[str, str]) -> None:
+        """Take these permissions (verb, resource), and give all others; "*" stands for all."""
+
+        def may(asked: dict) -> bool:
+            verb, resource = asked["verb"], asked["resource"]
+            return not {(verb, resource), ("*", resource), (verb, "*"), ("*", "*")} & {*pairs}
+
+        self.server.may = may
+
     # --- the table and the orders --------------------------------------------------------------
 
     def _rows(self) -> dict[str, dict]:
@@ -308,6 +334,10 @@ class World:
     def orders(self) -> list[dict]:
         plan = self.find(FAROPLAN, PLAN) or {}
         return list((plan.get("spec") or {}).get("overrides") or [])
+
+    def standing(self) -> list[dict]:
+        """The orders that are in force during the whole soak."""
+        return [{"job": ORDERED, "by": "soak", "replicas": STARTED}]
 
     def order(self, *rows: dict) -> None:
         """Write overrides into the FaroPlan, as `kubectl edit` does."""
@@ -326,7 +356,7 @@ class World:
             if status := exit_status(line):
                 raise SystemExit(status)
 
-        return self.virtual.start(self.virtual.process(f"faro-{name}"), work)
+        return self.clock.start(self.clock.process(f"faro-{name}"), work)
 
     # --- controllers ---------------------------------------------------------------------------
 
@@ -347,8 +377,8 @@ class World:
 
     def _start(self, name: str) -> Pod:
         journal = self.folder / name / "journal"
-        process = self.virtual.process(name)
-        self.virtual.start(process, self._run(journal))
+        process = self.clock.process(name)
+        self.clock.start(process, self._run(journal))
         return Pod(name, journal, process)
 
     def restart_ended(self) -> None:
@@ -359,25 +389,29 @@ class World:
             if not one.expected:
                 last = one.process.said[-1] if one.process.said else ""
                 how = f"{one.process.ended}: {last}"
-                self.ends.append(End(self.virtual.now_s, one.process, how))
+                self.ends.append(End(self.clock.now_s, one.process, how))
             self.boards.pop(one.process, None)
             one.expected = False
             one.starts += 1
-            one.process = self.virtual.process(one.name)
-            self.virtual.start(one.process, self._later(one))
+            one.process = self.clock.process(one.name)
+            self.clock.start(one.process, self._later(one))
 
     def _later(self, one: Pod) -> Callable[[], object]:
         work = self._run(one.journal)
 
         def wait_and_work() -> None:
-            self.virtual.sleep(RESTART_S)
+            self.clock.sleep(RESTART_S)
             work()
 
         return wait_and_work
 
     def kill(self, one: Pod) -> None:
         one.expected = True
-        self.virtual.kill(one.process)
+        self.clock.kill(one.process)
+
+    def terminate(self, one: Pod) -> None:
+        one.expected = True
+        one.process.terminate()
 
     @property
     def leader(self) -> Pod | None:
@@ -399,7 +433,7 @@ class World:
         raise NotImplementedError
 
     def timeout(self, url: str, within_s: float) -> None:
-        self.virtual.sleep(within_s)
+        self.clock.sleep(within_s)
         raise HttpTimeout(url, 0, f"no complete answer within {within_s:.3g} s")
 
 
@@ -513,13 +547,13 @@ class DeploymentWorld(World):
             if best is not None and free[best] >= need:
                 used[best] += need
                 status = dict(one["status"]) | {"phase": "Running"}
-                started = {"started_s": self.virtual.now_s}
+                started = {"started_s": self.clock.now_s}
                 spec = one["spec"] | {"nodeName": best}
                 self.put(POD, one | {"spec": spec, "status": status | started})
 
     def _follow_readiness(self, one: dict, nodes: dict[str, dict]) -> None:
         status = one["status"]
-        old_enough = self.virtual.now_s - status.get("started_s", -math.inf) >= COLD_START_S
+        old_enough = self.clock.now_s - status.get("started_s", -math.inf) >= COLD_START_S
         there = nodes.get(one["spec"]["nodeName"])
         ready = "True" if old_enough and there and is_ready(there) else "False"
         if status["conditions"][0]["status"] != ready:
@@ -542,7 +576,7 @@ class DeploymentWorld(World):
     def http(self, method: str, url: str, body: Any, form: dict | None, within_s: float) -> Any:
         if form is None or "prometheus.test" not in url:
             raise HttpError(url, 404, "not found")
-        self.virtual.sleep(0.02)
+        self.clock.sleep(0.02)
         text = form["query"]
         if self.no_metrics or any(f"_{job}[" in text for job in self.slow):
             self.timeout(url, within_s)
@@ -553,11 +587,11 @@ class DeploymentWorld(World):
         found = QUERY.search(query)
         assert found, query
         what, job, window_s = found[1], found[2], float(found[3])
-        now_s = wall_s - self.virtual.wall_offset_s
+        now_s = wall_s - self.clock.wall_offset_s
         if what == "requests":
             count = self.count(job, now_s - window_s, now_s)
             # What is wrong now is not wrong of the minutes before.
-            recent = now_s > self.virtual.now_s - 30
+            recent = now_s > self.clock.now_s - 30
             return self.values[job](count) if job in self.values and recent else count
         found = self.outcomes(job, now_s - window_s, now_s)
         if what in FAILURE_QUERIES:
@@ -591,7 +625,7 @@ class CeilingWorld(DeploymentWorld):
         return [*super().options(journal), "--act", "ceilings"]
 
     def furnish(self) -> None:
-        self.scaled_s = self.virtual.now_s  # when the HPAs last acted
+        self.scaled_s = self.clock.now_s  # when the HPAs last acted
         for job in self.jobs:
             self.autoscaler(job, self.sizes.minimum, 2 * self.sizes.started)
         super().furnish()
@@ -608,7 +642,7 @@ class CeilingWorld(DeploymentWorld):
         }
 
     def reconcile(self) -> None:
-        now_s = self.virtual.now_s
+        now_s = self.clock.now_s
         if now_s - self.scaled_s >= HPA_S:
             self.scaled_s = now_s
             for job in self.jobs:
@@ -619,7 +653,7 @@ class CeilingWorld(DeploymentWorld):
         """What an HPA with a target utilisation does."""
         if hpa is None or deployment is None:
             return
-        now_s = self.virtual.now_s
+        now_s = self.clock.now_s
         found = self.outcomes(job, now_s - 60, now_s)
         factor = self.troubles.get(job, WELL).factor
         busy = (found.arrivals - found.refused) / 60 * factor * self.sizes.service_s
@@ -667,13 +701,30 @@ class RayWorld(World):
         labels["autoscaling.faro/cores"] = str(cores or self.sizes.cores)
         self.put(POD, pod(f"worker-{n}", on=place, labels=labels, ready=ready))
 
+    def lose_node(self, name: str) -> None:
+        super().lose_node(name)
+        self.remove(POD, f"worker-{NODES.index(name)}")
+
+    def return_nodes(self) -> None:
+        super().return_nodes()
+        for place, name in enumerate(NODES):
+            self.worker(place, name)
+        self.remove(POD, "worker-9")
+
+    def lose_replica(self, job: str) -> None:
+        self.ray.targets.setdefault(job, STARTED)
+        self.lost[job] = 1
+
+    def return_replicas(self) -> None:
+        self.lost.clear()
+
     def targets(self) -> dict[str, int | None]:
         return {job: self.ray.targets.get(job) for job in self.jobs}
 
     def reconcile(self) -> None:
         """The replicas report their seconds, a few at a time."""
         self.note_stages()
-        until = int(self.virtual.wall_s - self.late_s)
+        until = int(self.clock.wall_s - self.late_s)
         for job in self.jobs:
             first = self.reported_s.get(job, until - 60)
             if first > until + 120:  # the clock was set back
@@ -684,13 +735,13 @@ class RayWorld(World):
 
     def _report(self, job: str, seconds: range) -> None:
         service_s = self.sizes.service_s * self.troubles.get(job, WELL).factor
-        offset_s = round(self.virtual.wall_offset_s)
+        offset_s = round(self.clock.wall_offset_s)
         rows = {
             second: ray_row(self.outcome(job, second - offset_s), service_s) for second in seconds
         }
         reply = self.ray.stats.report(job, f"{job}#1", 0, rows)
         if reply.accept is not None:
-            self.accepts[job] = reply.accept, self.virtual.now_s + reply.for_s
+            self.accepts[job] = reply.accept, self.clock.now_s + reply.for_s
 
     def serving(self, job: str) -> int:
         if job in self.ray.deleting:
@@ -699,13 +750,13 @@ class RayWorld(World):
 
     def accepted(self, job: str) -> float:
         share, until_s = self.accepts.get(job, (1.0, 0.0))
-        return share if self.virtual.now_s < until_s else 1.0
+        return share if self.clock.now_s < until_s else 1.0
 
     def http(self, method: str, url: str, body: Any, form: dict | None, within_s: float) -> Any:
         path = url.split(".test", 1)[1]
         on_statistics = "/faro-statistics" in path
         path = path[path.index("/") :]
-        self.virtual.sleep(0.01)
+        self.clock.sleep(0.01)
         if not on_statistics and self.no_answer == "timeout":
             self.timeout(url, within_s)
         if on_statistics and self.no_metrics:
@@ -737,7 +788,7 @@ WORLDS = {one.name: one for one in (DeploymentWorld, CeilingWorld, RayWorld)}
 def common_row(job: str, sizes: Sizes) -> dict:
     return {
         "job": job,
-        "slo_s": SLO_S,
+        "slo_s": sizes.slo_s,
         "service_time_s": sizes.service_s,
         "cold_start_s": COLD_START_S,
         "min_replicas": sizes.minimum,

@@ -24,10 +24,10 @@ from faro_lib.utility import relaxed_utility
 from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.shares import at_least_one_each, fair_share, minimum_replicas
 from faro_ops.advise.audit import backcast
-from faro_ops.advise.audit.records import Records
 from faro_ops.advise.calibrate import Calibration
 from faro_ops.advise.recommend.replay import REPLAYED_HOURS, busiest_part
 from faro_ops.advise.recommend.sizing import required_replicas, uniform_draws
+from faro_ops.advise.sources.serving_history import ServingHistory
 
 POLICIES = ("FairShare", "HPA", "Faro-Sum")
 RAN = "recorded replicas"
@@ -61,7 +61,7 @@ MEASURES: dict[str, Callable[[Run], Any]] = {
 class Audit:
     """The result of `audit`.
 
-    Only `records` and `services` include services that are not `reproduced`.
+    Only `serving` and `services` include services that are not `reproduced`.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Audit:
     minutes : the part of the day that was simulated.
     """
 
-    records: Records
+    serving: ServingHistory
     services: tuple[backcast.Service, ...]
     capacity: float
     policies: Mapping[str, Mapping[str, np.ndarray]]
@@ -96,7 +96,7 @@ class Audit:
     @property
     def replayed(self) -> str:
         """The replayed part of the day, as "08:00 to 14:00"."""
-        return self.records.history.span(self.minutes.start, self.minutes.stop)
+        return self.serving.history.span(self.minutes.start, self.minutes.stop)
 
     def observed_lost(self) -> float:
         """Utility that the reproduced services lost per replayed minute, by recorded latencies.
@@ -104,8 +104,8 @@ class Audit:
         A minute without a recorded latency loses nothing.
         """
         kept = [n for n, one in enumerate(self.services) if not one.refusal]
-        slo_s = arrays_of(self.records.jobs).slo_s[kept, None]  # (services, 1)
-        tail_s = self.records.tail_s[kept, self.minutes]  # (services, minutes)
+        slo_s = arrays_of(self.serving.jobs).slo_s[kept, None]  # (services, 1)
+        tail_s = self.serving.tail_s[kept, self.minutes]  # (services, minutes)
         known_s = np.nan_to_num(tail_s, nan=0.0, posinf=np.inf)
         return float(np.sum(1 - relaxed_utility(known_s, slo_s)) / tail_s.shape[1])
 
@@ -119,7 +119,7 @@ class Audit:
             used = self.used[first : first + 60]
             needed = self.required[first : first + 60].max()
             row = {
-                "from": self.records.history.clock(first),
+                "from": self.serving.history.clock(first),
                 "used_mean": float(used.mean()),
                 "used_least": float(used.min()),
                 "needed_most": float(needed),
@@ -176,7 +176,7 @@ def as_planned(job: Job, overhead_s: float) -> Job:
 
 
 def audit(
-    records: Records,
+    serving: ServingHistory,
     capacity: float | None = None,
     *,
     policies: Sequence[str] = POLICIES,
@@ -193,8 +193,8 @@ def audit(
     # Invalid input must fail before minutes of work.
     for name in policies:
         factory_of(name)
-    jobs = records.jobs
-    history = records.history
+    jobs = serving.jobs
+    history = serving.history
     if capacity is not None:
         at_least_one_each(jobs, capacity)
     part, first = busiest_part(history.traces, 60 * REPLAYED_HOURS)
@@ -207,16 +207,16 @@ def audit(
     limits = [serving_model.limit_of(job) for job in jobs]
     with ThreadPoolExecutor(THREADS) as pool:
         calibrated = pool.map(
-            backcast.calibration_of, [records] * len(jobs), range(len(jobs)), limits
+            backcast.calibration_of, [serving] * len(jobs), range(len(jobs)), limits
         )
         calibrations = list(calibrated)
     minutes = slice(first, first + part.evaluation.shape[-1])
     report(f"simulating the recorded replicas, {history.span(first, minutes.stop)}")
-    services = backcast.backcast(records, calibrations, serving_model, minutes)
+    services = backcast.backcast(serving, calibrations, serving_model, minutes)
 
     kept = [n for n, one in enumerate(services) if not one.refusal]
     cores = arrays_of(jobs).cores[kept]  # (services,)
-    replicas = backcast.known_replicas(records.replicas)[kept]  # (services, minutes of day)
+    replicas = backcast.known_replicas(serving.replicas)[kept]  # (services, minutes of day)
     used = cores @ replicas  # (minutes of day,)
     if capacity is None:
         least = float(minimum_replicas(jobs)[kept] @ cores)
@@ -224,7 +224,7 @@ def audit(
     size = float(capacity)
     posteriors = [one for n in kept if (one := services[n].calibration)]
     if not kept:
-        return Audit(records, services, size, {}, {}, used, used, minutes)
+        return Audit(serving, services, size, {}, {}, used, used, minutes)
 
     report("measuring the latencies of the calibrated services")
     known = tuple(
@@ -251,7 +251,7 @@ def audit(
     with policy_failures_raised(), ThreadPoolExecutor(THREADS) as pool:
         draws = list(pool.map(comparison.measures, range(DRAWS)))
     of_policies, by_service = _compared(draws, traces.evaluation.shape[-1])
-    return Audit(records, services, size, of_policies, by_service, required, used, minutes)
+    return Audit(serving, services, size, of_policies, by_service, required, used, minutes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

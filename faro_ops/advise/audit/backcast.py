@@ -16,7 +16,6 @@ from faro_lib.simulate import Draws, Run, ServingModel, simulate
 from faro_lib.simulate.table_minutes import THREADS
 from faro_lib.workload import Job, Workload
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.advise.audit.records import Records
 from faro_ops.advise.audit.shadow import Recorded, ample_capacity, unbounded
 from faro_ops.advise.calibrate import (
     LATENCY,
@@ -27,6 +26,7 @@ from faro_ops.advise.calibrate import (
     tokens_of,
 )
 from faro_ops.advise.recommend.sizing import uniform_draws, violation_rate_by_job
+from faro_ops.advise.sources.serving_history import ServingHistory
 
 # A minute is used to calibrate if it is the last of this many minutes with the same replica count.
 STEADY_MINUTES = 3
@@ -80,16 +80,16 @@ class Service:
     note: str
 
 
-def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
+def calibration_of(serving: ServingHistory, n: int, places: int) -> Calibration | str:
     """Calibrate service n, with max_ongoing_requests = `places`.
 
     If this is impossible, return the reason as text.
     """
-    job = records.jobs[n]
+    job = serving.jobs[n]
     slo_on = getattr(job.replica, "slo_on", "end_to_end")
     if slo_on != "end_to_end":
         return f"its SLO is on {slo_on}, and an audit simulates latencies end to end only"
-    measured = steady_minutes(records, n)
+    measured = steady_minutes(serving, n)
     if measured is None:
         enough = f"fewer than {MIN_ROWS} different loads have {MIN_MINUTES} minutes each"
         return f"{enough} with latencies, steady replicas and a steady load; record more hours"
@@ -108,16 +108,16 @@ def calibration_of(records: Records, n: int, places: int) -> Calibration | str:
     return first if others.verdict == NOT_REPRODUCED else others
 
 
-def steady_minutes(records: Records, n: int) -> Measurements | None:
+def steady_minutes(serving: ServingHistory, n: int) -> Measurements | None:
     """Group the steady minutes of service n by load, and average each group.
 
     A minute is steady if its replica count has not changed for STEADY_MINUTES and its request count
     is close to that of the previous minute. The queue is then nearly stationary. All minutes of a
     group have the same replica count. None if fewer than MIN_ROWS groups.
     """
-    replicas = records.replicas[n]  # (minutes,)
-    counts = records.history.traces.evaluation[0, n][: len(replicas)]  # (minutes,)
-    latency_s = records.latency_s[:, n]  # (columns, minutes)
+    replicas = serving.replicas[n]  # (minutes,)
+    counts = serving.history.traces.evaluation[0, n][: len(replicas)]  # (minutes,)
+    latency_s = serving.latency_s[:, n]  # (columns, minutes)
     latency_s = np.where(np.isinf(latency_s), np.nan, latency_s)
 
     steady = np.isfinite(latency_s).any(axis=0) & (replicas >= 1) & (counts > 0)
@@ -133,7 +133,7 @@ def steady_minutes(records: Records, n: int) -> Measurements | None:
         return None
     mean = np.array([counts[minutes].mean() for minutes in groups])
     columns = tuple(
-        (LATENCY, None if np.isnan(level) else float(level)) for level in records.levels[:, n]
+        (LATENCY, None if np.isnan(level) else float(level)) for level in serving.levels[:, n]
     )
     log_s = [pd.DataFrame(np.log(latency_s[:, minutes])).mean(axis=1) for minutes in groups]
     return Measurements(
@@ -222,17 +222,20 @@ def known_replicas(replicas: np.ndarray) -> np.ndarray:
 
 
 def backcast(
-    records: Records, calibrations: Sequence[Calibration | str], model: ServingModel, minutes: slice
+    serving: ServingHistory,
+    calibrations: Sequence[Calibration | str],
+    model: ServingModel,
+    minutes: slice,
 ) -> tuple[Service, ...]:
     """Simulate the recorded replicas in these minutes, and compare with the recorded latencies."""
-    counts = records.history.traces.evaluation[0][:, minutes]  # (jobs, minutes)
-    recorded_s = records.tail_s[:, minutes]
+    counts = serving.history.traces.evaluation[0][:, minutes]  # (jobs, minutes)
+    recorded_s = serving.tail_s[:, minutes]
     seen = ~np.isnan(recorded_s) & (counts > 0)  # bool (jobs, minutes)
     calibrated = [n for n, one in enumerate(calibrations) if isinstance(one, Calibration)]
-    jobs = tuple(records.jobs[n] for n in calibrated)
+    jobs = tuple(serving.jobs[n] for n in calibrated)
     of_jobs = [one for one in calibrations if isinstance(one, Calibration)]
-    replicas = known_replicas(records.replicas)[calibrated, minutes]
-    day = records.history.traces.workload()
+    replicas = known_replicas(serving.replicas)[calibrated, minutes]
+    day = serving.history.traces.workload()
     times = day.between(minutes.start, minutes.stop).arrival_s
     of_calibrated = tuple(times[n] for n in calibrated) if times else ()
 
@@ -253,7 +256,7 @@ def backcast(
         with ThreadPoolExecutor(THREADS) as pool:
             late, tails_s, rates = map(np.array, zip(*pool.map(simulated, range(DRAWS))))
     services = []
-    for n, (job, calibration) in enumerate(zip(records.jobs, calibrations)):
+    for n, (job, calibration) in enumerate(zip(serving.jobs, calibrations)):
         if isinstance(calibration, str):
             late_minutes = _share(recorded_s[n] > job.slo_s, seen[n])
             services.append(_not_calibrated(job, late_minutes, counts.shape[1], calibration))

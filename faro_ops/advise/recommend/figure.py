@@ -72,7 +72,7 @@ def pictures(audit: Audit) -> Figure:
 def _draw_latencies(axis: Axes, audit: Audit, n: int) -> None:
     """The recorded latencies of service n, and the 90 % band of simulated ones."""
     service = audit.services[n]
-    tail_s = audit.records.tail_s[n, audit.minutes]  # (minutes,)
+    tail_s = audit.serving.tail_s[n, audit.minutes]  # (minutes,)
     minute = audit.minutes.start + np.arange(len(tail_s))
     low_s, _, high_s = service.predicted_tail_s.T
     axis.fill_between(
@@ -123,7 +123,7 @@ def _draw_cores(axis: Axes, audit: Audit) -> None:
 
 def _label_minutes(axis: Axes, audit: Audit, first: int, last: int) -> None:
     """Label the x axis with times of day, or with minutes if the records have no times of day."""
-    history = audit.records.history
+    history = audit.serving.history
     at = np.linspace(first, last, 5).astype(int).tolist()
     axis.set_xticks(at, [history.clock(minute).removeprefix("minute ") for minute in at])
     if history.end_minute is None:

@@ -24,7 +24,7 @@ from faro_ops.advise.recommend.replay import Replay, days_to_replay, replay_of
 from faro_ops.advise.recommend.savings import Saving, groups, savings
 from faro_ops.advise.recommend.sizing import required_replicas
 from faro_ops.advise.recommend.suspicions import overloads, silences
-from faro_ops.advise.sources.load_history import MIN_HISTORY_MINUTES, History
+from faro_ops.advise.sources.history import MIN_HISTORY_MINUTES, History
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from faro_lib.utility import build_table
 from faro_lib.workload import Traces, Workload, arrays_of
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.advise.recommend import sizing
-from faro_ops.advise.sources.load_history import History, history_of
+from faro_ops.advise.sources.history import History, history_of
 
 # If the last day has more requests, only its busiest REPLAYED_HOURS are replayed.
 MOST_REQUESTS = 20_000_000

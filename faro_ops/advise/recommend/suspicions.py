@@ -6,7 +6,7 @@ import numpy as np
 
 from faro_lib.workload import arrays_of
 from faro_lib.workload.jobs import MINUTE_S
-from faro_ops.advise.sources.load_history import History
+from faro_ops.advise.sources.history import History
 
 RECENT_MINUTES = 15
 HOUR_MINUTES = 60

@@ -21,8 +21,8 @@ from faro_lib.files import lines_of
 from faro_ops.request_deadline import (
     WHOLE_TIMEOUTS,
     DeadlinePassed,
-    RequestDeadline,
-    use_watched_connections,
+    deadline,
+    use_timed_connections,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Api:
         )
         configuration.connection_pool_maxsize = 32
         client = ApiClient(configuration)
-        use_watched_connections(client.rest_client.pool_manager)
+        use_timed_connections(client.rest_client.pool_manager)
         return client
 
     @property
@@ -119,8 +119,8 @@ class Api:
         """
         request = f"{method} {path}"
         try:
-            with RequestDeadline(within_s or WHOLE_TIMEOUTS * self._timeout_s) as deadline:
-                answer = self._request(deadline, method, path, body, kind, query, self._timeout_s)
+            with deadline(within_s or WHOLE_TIMEOUTS * self._timeout_s):
+                answer = self._request(method, path, body, kind, query, self._timeout_s)
                 text = _read(answer, request)
         except DeadlinePassed as error:
             raise ApiError(0, f"{request}: {error}") from None
@@ -142,17 +142,16 @@ class Api:
         Raises ApiError if the stream has not ended after `within_s` seconds.
         """
         try:
-            with RequestDeadline(within_s) as deadline:
+            with deadline(within_s):  # which the answer keeps; not while the caller has control
                 timeout = (self._timeout_s, within_s)
-                answer = self._request(deadline, "GET", path, None, JSON, query, timeout)
-                yield from _objects(answer.response, f"GET {path}")
+                answer = self._request("GET", path, None, JSON, query, timeout)
+            yield from _objects(answer.response, f"GET {path}")
         except DeadlinePassed:
             problem = f"the stream has not ended after {within_s:g} s"
             raise ApiError(0, f"GET {path}: {problem}") from None
 
     def _request(
         self,
-        deadline: RequestDeadline,
         method: str,
         path: str,
         body: dict | None,
@@ -174,8 +173,7 @@ class Api:
             raise ApiError(0, f"{self.host}: the credentials cannot be read: {error}") from None
         url = self.host + path + (f"?{urlencode(query)}" if query else "")
         try:
-            with deadline.applied():
-                answer = self._client.call_api(method, url, headers, body, _request_timeout=timeout)
+            answer = self._client.call_api(method, url, headers, body, _request_timeout=timeout)
         except (HTTPError, OSError) as error:
             reason = type(getattr(error, "reason", error)).__name__
             raise ApiError(0, f"{self.host} cannot be reached: {reason}") from None
@@ -186,7 +184,7 @@ class Api:
             except Exception as error:  # the loader of kubeconfigs raises many types
                 problem = f"refused, and new credentials cannot be read: {error}"
                 raise ApiError(401, f"{self.host}: {problem}") from None
-            return self._request(deadline, method, path, body, kind, query, timeout, again=False)
+            return self._request(method, path, body, kind, query, timeout, again=False)
         if not 200 <= answer.status < 300:
             message = _message(_read(answer, f"{method} {path}"))
             raise ApiError(answer.status, f"{method} {path}: {answer.status} {message}")
@@ -194,11 +192,13 @@ class Api:
 
 
 def _objects(response: Any, request: str) -> Iterator[dict]:
-    """The JSON objects of a stream, one per line; ApiError if it breaks."""
+    """The JSON objects of a stream, one per line; ApiError if it breaks, or DeadlinePassed."""
     try:
         for line in lines_of(response.stream(None), MAX_LINE_BYTES):
             if line:
                 yield json.loads(line)
+    except DeadlinePassed:
+        raise
     except Exception as error:
         raise ApiError(0, f"{request}: the stream broke ({type(error).__name__})") from None
     finally:

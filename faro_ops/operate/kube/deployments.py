@@ -1,6 +1,5 @@
 """The protocol `Cluster` for jobs that are Deployments, whose pods may run any model server."""
 
-import random
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
 from faro_ops.operate.clock import Clock
 from faro_ops.operate.kube.client import MANAGER, MERGE, Api, ApiError
+from faro_ops.operate.kube.conflicts import CONFLICT, after_conflicts
 from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_ops.operate.kube.vllm import with_vllm
 from faro_ops.operate.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
@@ -24,10 +24,6 @@ from faro_ops.section import Section, parsed
 
 # A job counts as `changing` for at most this many cold start times after it was scaled.
 PROGRESS_DEADLINE = 3.0
-# Each pod that starts changes the status of its Deployment, so a write may meet a few conflicts.
-SCALE_ATTEMPTS = 10
-# The second attempt follows at once. This is the longest pause before the third; it then grows.
-PAUSE_S = 0.05
 # Annotation with the number of the pod template, which the Deployment controller writes.
 REVISION = "deployment.kubernetes.io/revision"
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
@@ -277,12 +273,12 @@ class Deployments:
         if autoscaler:
             name = autoscaler["metadata"]["name"]
             problem = "scales it too; Faro waits until it is deleted"
-            raise ApiError(409, f"HorizontalPodAutoscaler {name!r} {problem}")
+            raise ApiError(CONFLICT, f"HorizontalPodAutoscaler {name!r} {problem}")
         ref = self.refs[job]
         state = self._states[job] or ABSENT  # never None here, which mypy cannot know
         path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}/scale"
-        version = state.version
-        for attempt in range(SCALE_ATTEMPTS):
+
+        def write(version: str) -> str:
             if not may_act():
                 raise ApiError(0, NOT_LEADER)
             body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
@@ -291,21 +287,20 @@ class Deployments:
             except ApiError as error:
                 if error.status == 403:
                     self.forbidden.add(job)
-                if error.status != 409:
-                    raise
-                # The Deployment has changed. Retry if its replica count has not.
-                time.sleep(random.uniform(0, PAUSE_S * attempt))
-                current = self._api.get(path)
-                theirs = current["spec"].get("replicas", 0)
-                if theirs not in (state.target, replicas):
-                    raise ApiError(409, f"another client has scaled it to {theirs}") from None
-                version = current["metadata"]["resourceVersion"]
-                continue
-            self._scaled_at[job] = time.monotonic()
-            version = scaled["metadata"]["resourceVersion"]
-            self._states[job] = replace(state, version=version, target=replicas, settled=False)
-            return
-        raise ApiError(409, "it changes faster than it can be scaled")
+                raise
+            return scaled["metadata"]["resourceVersion"]
+
+        def read() -> str:
+            """The Deployment's version, if its replica count has not changed."""
+            current = self._api.get(path)
+            theirs = current["spec"].get("replicas", 0)
+            if theirs not in (state.target, replicas):
+                raise ApiError(CONFLICT, f"another client has scaled it to {theirs}")
+            return current["metadata"]["resourceVersion"]
+
+        version = after_conflicts(write, state.version, read, "it can be scaled")
+        self._scaled_at[job] = time.monotonic()
+        self._states[job] = replace(state, version=version, target=replicas, settled=False)
 
 
 def listed(api: Api, refs: Sequence[DeploymentRef], group: str, plural: str) -> list[dict]:

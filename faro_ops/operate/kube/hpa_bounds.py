@@ -13,9 +13,9 @@ from typing import Any, Self
 import numpy as np
 
 from faro_ops.operate.kube.client import MANAGER, MERGE, Api, ApiError
+from faro_ops.operate.kube.conflicts import CONFLICT, after_conflicts
 from faro_ops.operate.kube.deployments import (
     AUTOSCALERS,
-    SCALE_ATTEMPTS,
     DeploymentRef,
     Deployments,
     last_writer,
@@ -213,28 +213,29 @@ class BoundedDeployments(Deployments):
         hpa = self._autoscalers[job]
         if hpa is None:
             raise ApiError(404, "it has no HorizontalPodAutoscaler")
-        observed = bounds_of(hpa)
-        # Retry, because an update of the HPA's status, every 15 s, changes its resourceVersion.
-        for _ in range(SCALE_ATTEMPTS):
-            before = BoundsNote.of(hpa)
-            note = None
+        path, observed, before = hpa_path(hpa), bounds_of(hpa), BoundsNote.of(hpa)
+        wanted = bounds or (own_bounds(hpa, before) if before else observed)
+
+        def write(hpa: dict) -> dict:
+            note, before = None, BoundsNote.of(hpa)
             if bounds:
                 note = BoundsNote(before.original if before else observed, bounds, self._owner)
-            elif before:
-                bounds = own_bounds(hpa, before)
             try:
-                self._autoscalers[job] = patched(self._api, hpa, bounds or observed, note)
-                return
+                return patched(self._api, hpa, wanted, note)
             except ApiError as error:
                 if error.status == 403:
                     self.forbidden.add(job)
-                if error.status != 409:
-                    raise
-            hpa = self._api.get(hpa_path(hpa))
-            theirs = bounds_of(hpa)
-            if theirs not in (observed, bounds):
-                raise ApiError(409, "another client has set {}-{}".format(*theirs))
-        raise ApiError(409, "it changes faster than it can be bounded")
+                raise
+
+        def read() -> dict:
+            """The HPA, if its bounds have not changed."""
+            current = self._api.get(path)
+            theirs = bounds_of(current)
+            if theirs not in (observed, wanted):
+                raise ApiError(CONFLICT, "another client has set {}-{}".format(*theirs))
+            return current
+
+        self._autoscalers[job] = after_conflicts(write, hpa, read, "it can be bounded")
 
     def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """minReplicas, maxReplicas and whether Faro has set them, each (jobs,).
@@ -313,8 +314,9 @@ def restore(
 
 def _restored(api: Api, hpa: dict, plan: str, force: bool) -> str | None:
     """Restore one HPA, and return what was done; None if Faro has not set its bounds."""
-    # Retry, because an update of the HPA's status, every 15 s, changes its resourceVersion.
-    for _ in range(SCALE_ATTEMPTS):
+    path = hpa_path(hpa)
+
+    def write(hpa: dict) -> str | None:
         note = BoundsNote.of(hpa)
         if note is None or (plan and note.plan not in ("", plan)):
             return None
@@ -324,14 +326,10 @@ def _restored(api: Api, hpa: dict, plan: str, force: bool) -> str | None:
                 *bounds_of(hpa), *note.written
             )
             return f"left at {changed}; `faro restore --force` restores {original}"
-        try:
-            patched(api, hpa, note.original, None)
-            return f"bounds {original} restored"
-        except ApiError as error:
-            if error.status != 409:
-                raise
-        hpa = api.get(hpa_path(hpa))
-    raise ApiError(409, "it changes faster than it can be restored")
+        patched(api, hpa, note.original, None)
+        return f"bounds {original} restored"
+
+    return after_conflicts(write, hpa, lambda: api.get(path), "it can be restored")
 
 
 # --- what is checked before the start -------------------------------------------------------------

@@ -8,14 +8,13 @@ these writes them into the FaroPlan that the leader creates again.
 """
 
 import logging
-import random
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from faro_ops.errors import one_line
 from faro_ops.operate.kube.client import MERGE, Api, ApiError, found
+from faro_ops.operate.kube.conflicts import CONFLICT, after_conflicts
 from faro_ops.operate.kube.status import API_VERSION, PLURAL
 from faro_ops.operate.memory.override_store import Order, changed_rows, orders_in
 from faro_ops.operate.memory.overrides import Orders, Override
@@ -24,10 +23,6 @@ LOG = logging.getLogger(__name__)
 # Fields of an order that a row has as they are, and those that it has as a date and time.
 WRITTEN = ("job", "by", "replicas", "load")
 TIMES = ("from", "until")
-CONFLICT = 409  # HTTP status: the FaroPlan has changed since it was read
-# A controller changes the FaroPlan's status at every tick, so a write may meet a few conflicts.
-WRITE_ATTEMPTS = 10
-PAUSE_S = 0.2  # longest pause before the second attempt; it grows with each further one
 
 
 class PlanOverrides:
@@ -101,24 +96,27 @@ class PlanOverrides:
         The write carries the resourceVersion that was read. If the FaroPlan has changed meanwhile,
         it is read again, so that no order of another writer is lost.
         """
-        for attempt in range(WRITE_ATTEMPTS):
-            plan = self.get()
-            if plan is None:
-                problem = "does not exist; a controller creates it"
-                raise ValueError(f"FaroPlan {self._place!r} {problem}")
+
+        def write(plan: Mapping[str, Any]) -> list[Override]:
             rows, removed = changed_rows(self._rows_of(plan) or [], of_plan_row, removes)
             if adds:
                 rows.append(plan_row(adds))
-            try:
-                self._write(plan, rows)
-            except ApiError as error:
-                if error.status != CONFLICT:
-                    raise
-                time.sleep(random.uniform(0, PAUSE_S * (attempt + 1)))
-                continue
+            self._write(plan, rows)
             return removed
-        problem = f"it has changed at each of {WRITE_ATTEMPTS} attempts; try again"
-        raise ValueError(f"FaroPlan {self._place!r}: {problem}")
+
+        try:
+            return after_conflicts(write, self._existing(), self._existing, "orders can be written")
+        except ApiError as error:
+            if error.status != CONFLICT:
+                raise
+            raise ValueError(f"FaroPlan {self._place!r}: {error}; try again") from None
+
+    def _existing(self) -> dict[str, Any]:
+        plan = self.get()
+        if plan is None:
+            problem = "does not exist; a controller creates it"
+            raise ValueError(f"FaroPlan {self._place!r} {problem}")
+        return plan
 
     def _rows_of(self, plan: Mapping[str, Any]) -> list[Any] | None:
         """The rows of `spec.overrides`; None if the field is missing."""

@@ -12,6 +12,7 @@ one has written, therefore replaces nothing.
 from typing import Any
 
 from faro_ops.operate.kube.client import Api, ApiError, found
+from faro_ops.operate.kube.conflicts import CONFLICT
 from faro_ops.operate.kube.preflight import state_name
 from faro_ops.operate.kube.status import API_VERSION, KIND, PLURAL
 from faro_ops.operate.memory.run_state import RunState, Unusable
@@ -61,7 +62,7 @@ class PlanState:
             else:
                 written = self._api.send("POST", self._path, body)
         except ApiError as error:
-            if error.status in (404, 409):
+            if error.status in (404, CONFLICT):
                 stored = found(self._api, f"{self._path}/{self._name}")
                 self._metadata = stored["metadata"] if stored else None
             raise

@@ -15,13 +15,14 @@ from dataclasses import replace
 import numpy as np
 
 from faro_lib.control import Step
+from faro_lib.control.guardrails import Guard
 from faro_lib.protocol import CONTESTED
 from faro_lib.workload import Job, arrays_of
 from faro_lib.workload.jobs import TOLERANCE
 from faro_lib.workload.shares import minimum_replicas
 from faro_ops.operate.job_states import MISCONFIGURED, JobStates
 from faro_ops.operate.memory.overrides import Settings
-from faro_ops.protocol import FRAGMENTED, LiveObservation, live_observation
+from faro_ops.protocol import FRAGMENTED, LiveGuardrails, LiveObservation, live_observation
 
 SOURCE = "orders"  # of reports to the board of job states
 
@@ -73,6 +74,15 @@ def fitting_orders(
             room -= cores[job]
             quota_room[group[job]] -= cores[job]
     return fitting
+
+
+def with_orders(
+    jobs: tuple[Job, ...], config: LiveGuardrails, guard: Guard, observation: LiveObservation
+) -> tuple[Job, ...]:
+    """The jobs, with each operator's order that fits as minimum and maximum replicas."""
+    has_order = np.array([job.name in config.fixed for job in jobs])
+    kept = guard.contested(config) | (guard.leaves() & ~has_order)
+    return with_fitting_orders(jobs, config.fixed, observation, kept)
 
 
 def with_fitting_orders(

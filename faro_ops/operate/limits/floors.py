@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from faro_lib.control.guardrails import Guard
 from faro_lib.control.limits import Known, Wanted
 from faro_lib.protocol import MISSING
 from faro_ops.operate.limits.bounds import KEEP_FLOOR
-from faro_ops.protocol import live_observation, live_plan
+from faro_ops.protocol import LiveObservation, live_observation, live_plan
 
 
 def old_floors(wanted: Wanted, known: Known) -> Wanted:
@@ -34,3 +35,15 @@ def ordered_floors(wanted: Wanted, known: Known) -> Wanted:
     plan, target = live_plan(wanted.plan), wanted.target
     floor = np.full(len(target), KEEP_FLOOR) if plan.floor is None else plan.floor
     return replace(wanted, plan=replace(plan, floor=np.where(ordered, target, floor)))
+
+
+def without_unbounded(guard: Guard, observation: LiveObservation) -> Guard:
+    """The guard without requests for jobs whose HPA has its original bounds.
+
+    Nothing that the HPA does to such a job contradicts a request of Faro.
+    """
+    if observation.unbounded is None or guard.target is None or guard.drop is None:
+        return guard
+    target = np.where(observation.unbounded, observation.target, guard.target)
+    drop = np.where(observation.unbounded, observation.drop, guard.drop)
+    return replace(guard, target=target, drop=drop)

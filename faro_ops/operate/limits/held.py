@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from faro_lib.control.guardrails import Guard
 from faro_lib.control.limits import Known, Wanted
 from faro_lib.policies.loops import LoopState
 from faro_lib.policies.pooled import without_held_pools
@@ -18,6 +19,17 @@ from faro_ops.operate.limits.authority import ADVISE, FULL, AuthorityState, limi
 from faro_ops.operate.limits.bounds import KEEP_FLOOR
 from faro_ops.operate.limits.kept import kept_by_others
 from faro_ops.protocol import LiveObservation, live_plan
+
+
+def decide_with(
+    policy: Policy, state: Any, jobs: tuple[Job, ...], observation: LiveObservation
+) -> tuple[Any, Plan]:
+    """`decide_with_held` for `jobs`, whose bounds apply to this decision only."""
+    own = jobs_of(state)
+    if own is None:  # a policy without a forecast; the guardrails apply the bounds
+        return decide_with_held(policy, state, observation)
+    after, plan = decide_with_held(policy, with_jobs(state, jobs), observation)
+    return with_jobs(after, own), plan
 
 
 def decide_with_held(policy: Policy, state: Any, observation: LiveObservation) -> tuple[Any, Plan]:
@@ -35,6 +47,20 @@ def decide_with_held(policy: Policy, state: Any, observation: LiveObservation) -
     roomy = replace(observation, capacity=max(observation.capacity, minimum))
     after, plan = policy.decide(with_jobs(state, fixed), roomy)
     return with_jobs(after, jobs), with_held(plan, observation, held)
+
+
+def leaving_held(guard: Guard, observation: LiveObservation) -> Guard:
+    """The guard that leaves the held jobs alone even if the policy fails or is late.
+
+    A held job that appears keeps the replicas that it has; it does not start with its minimum.
+    """
+    held = observation.held
+    if held is None:
+        return guard
+    present = guard.present
+    if present is not None:
+        present = np.where(held, observation.exists, present)
+    return replace(guard, left=guard.leaves() | held, present=present)
 
 
 def with_held(plan: Plan, observation: LiveObservation, held: np.ndarray) -> Plan:

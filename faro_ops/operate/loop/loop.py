@@ -12,7 +12,7 @@ import numpy as np
 
 from faro_lib.control import Memory, PolicyFailed, Step
 from faro_lib.control.guardrails import Guard
-from faro_lib.control.loop import tick_times
+from faro_lib.control.loop import request, tick_times
 from faro_lib.forecast import Forecaster
 from faro_lib.protocol import (
     CONTESTED,
@@ -24,7 +24,6 @@ from faro_lib.protocol import (
     Cluster,
     Observation,
     Policy,
-    SharingCluster,
 )
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
@@ -41,7 +40,7 @@ from faro_ops.operate.loop.resume import next_memory, resume_run
 from faro_ops.operate.loop.surviving import RunTime, Surviving
 from faro_ops.operate.loop.tick import Deadline, tick
 from faro_ops.operate.scaling import NotScaled
-from faro_ops.protocol import LIVE_GUARDRAILS, LiveGuardrails, live_observation
+from faro_ops.protocol import LIVE_GUARDRAILS, LiveGuardrails, live_observation, live_plan
 
 # Reasons with which `on_failure` is called if something other than the policy fails.
 OBSERVE = "observe"
@@ -227,30 +226,21 @@ def long_gap_s(tick_s: float) -> float:
 def requested(
     cluster: Cluster, step: Step, on_failure: OnFailure
 ) -> tuple[str | None, tuple[int, ...] | None]:
-    """Request the targets of a tick; (error or None, numbers of the jobs that failed).
+    """Request the plan of a tick; (error or None, numbers of the jobs that failed).
 
-    The numbers are None if the error is one of all jobs. Without `on_failure`, an error is raised.
+    The floors, too, if it sets bounds of HPAs. The numbers are None if the error is one of all
+    jobs. Without `on_failure`, an error is raised.
     """
+    floor = live_plan(step.plan).floor
+    bounds = {} if floor is None else {"floor": floor}
     try:
-        request(cluster, step)
+        request(cluster, step, **bounds)
     except Exception as error:
         if on_failure is None:
             raise
         on_failure(APPLY, line_of(error))
         return line_of(error), error.failed if isinstance(error, NotScaled) else None
     return None, None
-
-
-def request(cluster: Cluster, step: Step) -> None:
-    """Request the targets and drop rates of a tick.
-
-    The floors, too, if it sets bounds of HPAs, and the placements of pools.
-    """
-    if step.plan.placement and isinstance(cluster, SharingCluster):
-        cluster.place(step.plan.placement)
-    floor = getattr(step.plan, "floor", None)
-    bounds = {} if floor is None else {"floor": floor}
-    cluster.apply(step.target, step.plan.drop, **bounds)
 
 
 def refreshed(memory: Memory, newest: Callable[[], Forecaster | None]) -> Memory:

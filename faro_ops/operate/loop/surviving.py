@@ -23,7 +23,7 @@ from faro_ops.operate.background import in_thread
 from faro_ops.operate.limits.authority import Authority, AuthorityState
 from faro_ops.operate.limits.held import loop_of, with_loop
 from faro_ops.operate.loop import service_times
-from faro_ops.operate.memory.run_state import JobRecord, RunState, Store, Unusable
+from faro_ops.operate.memory.run_state import RememberedJob, RunState, Store, Unusable
 
 SAVE_EVERY_S = 60.0
 FLUSH_S = 5.0  # how long the end of a run waits until the state is saved
@@ -217,7 +217,7 @@ def state_after(
     earlier = before.jobs if before else {}
     rows = {
         name: replace(row, since_s=_since_s(earlier.get(name), row, at_s))
-        for name, row in records(memory, jobs, time).items()
+        for name, row in remembered_jobs(memory, jobs, time).items()
     }
     sections = dict(before.sections) if before else {}
     learned = service_times.section_of(memory, jobs, time)
@@ -228,7 +228,7 @@ def state_after(
     return replace(before, at_s=at_s, writer=writer, jobs=rows, sections=sections)
 
 
-def _since_s(before: JobRecord | None, now: JobRecord, at_s: float) -> float:
+def _since_s(before: RememberedJob | None, now: RememberedJob, at_s: float) -> float:
     """Unix time since which a job's level is in force; 0 if the run does not earn authority."""
     if now.authority is None:
         return 0.0
@@ -237,14 +237,16 @@ def _since_s(before: JobRecord | None, now: JobRecord, at_s: float) -> float:
     return before.since_s if before.authority.get(LEVEL) == now.authority[LEVEL] else at_s
 
 
-def records(memory: Memory, jobs: tuple[Job, ...], time: RunTime) -> dict[str, JobRecord]:
+def remembered_jobs(
+    memory: Memory, jobs: tuple[Job, ...], time: RunTime
+) -> dict[str, RememberedJob]:
     """What is remembered about each job, from the memory of the loop."""
     contest = np.broadcast_to(memory.guard.contest, len(jobs))
     loop = loop_of(memory.state)
     lost = np.zeros(len(jobs)) if loop is None else loop.lost
     authority = memory.state.authority if isinstance(memory.state, AuthorityState) else None
     return {
-        job.name: JobRecord(
+        job.name: RememberedJob(
             None if authority is None else _columns(authority, n, time),
             contest=int(contest[n]),
             lost_utility=float(lost[n]),
@@ -273,7 +275,7 @@ def restored(
     only_lost : take only the lost utility, because the rest of `memory` is newer.
     """
     known = np.array([job.name in state.jobs for job in jobs])
-    rows = [state.jobs.get(job.name, JobRecord()) for job in jobs]
+    rows = [state.jobs.get(job.name, RememberedJob()) for job in jobs]
     loop = loop_of(memory.state)
     age_s = now_s - time.run_s(state.at_s)
     if loop is not None and age_s < DAY_MINUTES * MINUTE_S:
@@ -288,7 +290,7 @@ def restored(
     return with_authority_known(memory, True)
 
 
-def _authority(rows: list[JobRecord], time: RunTime, now_s: float) -> Authority:
+def _authority(rows: list[RememberedJob], time: RunTime, now_s: float) -> Authority:
     """The recorded authority of jobs; a job without a record starts without any."""
     names = [one.name for one in fields(Authority)]
     none = dict(zip(names, Authority.none(1).to_array()[0].tolist()))

@@ -5,23 +5,19 @@ from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from faro_lib import control
 from faro_lib.control import Late, Memory, Step
-from faro_lib.control.guardrails import Guard, plausible
-from faro_lib.control.limits import LIMITS, Limit
-from faro_lib.protocol import Observation, Plan, Policy
+from faro_lib.control.guardrails import plausible
+from faro_lib.protocol import Observation, Policy
 from faro_lib.workload import Job
 from faro_ops.operate.background import in_thread
-from faro_ops.operate.limits.brake import Brake, minima
-from faro_ops.operate.limits.fitting import with_fitting_orders
-from faro_ops.operate.limits.floors import old_floors, ordered_floors
-from faro_ops.operate.limits.held import decide_with_held, held_pools, jobs_of, with_jobs
-from faro_ops.operate.limits.placement import nodes
+from faro_ops.operate.limits.fitting import with_orders
+from faro_ops.operate.limits.floors import without_unbounded
+from faro_ops.operate.limits.held import decide_with, leaving_held
+from faro_ops.operate.limits.rules import live_limits
 from faro_ops.operate.loop.live_memory import LiveMemory
 from faro_ops.operate.loop.service_times import after_rollouts, with_columns
-from faro_ops.protocol import LiveGuardrails, LiveObservation, live_observation, live_plan
+from faro_ops.protocol import LiveGuardrails, live_observation, live_plan
 
 
 class Deadline:
@@ -74,7 +70,7 @@ def tick(
     def decide(state: Any, visible: Observation) -> Any:
         return limit.call(lambda: decide_with(policy, state, ordered, live_observation(visible)))
 
-    limits = live_limits(config, jobs, live)
+    limits = live_limits(config, jobs, live.replicas, live.floors)
     after, step = control.tick(policy, config, ordered, memory, seen, decide, limits)
     plan = with_columns(live_plan(step.plan), after.state)
     folded = folded.followed(state, after.state, seen)
@@ -82,79 +78,3 @@ def tick(
         live, state=after.state, pending=after.pending, guard=after.guard, folded=folded
     )
     return after, replace(step, plan=plan)
-
-
-def live_limits(
-    config: LiveGuardrails, jobs: tuple[Job, ...], live: LiveMemory
-) -> tuple[Limit, ...]:
-    """The rules of a live loop: those of the library, then what nodes, HPAs and the brake limit.
-
-    The library's rules see an order as the bounds of its job, the others the bounds of `jobs`.
-    """
-    share = config.max_scale_down
-    if share is None:
-        live_rules: tuple[Limit, ...] = (old_floors, nodes, held_pools, ordered_floors)
-    else:
-        brake = Brake(share, live.replicas, live.floors)
-        live_rules = (
-            old_floors,
-            minima,
-            brake.slow_down,
-            nodes,
-            brake.slow_down,  # again: replicas that fit on no node may have been removed
-            brake.slow_floors,
-            held_pools,
-            ordered_floors,
-        )
-    return (*LIMITS, *(for_jobs(jobs, rule) for rule in live_rules))
-
-
-def for_jobs(jobs: tuple[Job, ...], rule: Limit) -> Limit:
-    """The rule with the bounds of these jobs."""
-    return lambda wanted, known: rule(wanted, replace(known, jobs=jobs))
-
-
-def with_orders(
-    jobs: tuple[Job, ...], config: LiveGuardrails, guard: Guard, observation: LiveObservation
-) -> tuple[Job, ...]:
-    """The jobs, with each operator's order that fits as minimum and maximum replicas."""
-    has_order = np.array([job.name in config.fixed for job in jobs])
-    kept = guard.contested(config) | (guard.leaves() & ~has_order)
-    return with_fitting_orders(jobs, config.fixed, observation, kept)
-
-
-def decide_with(
-    policy: Policy, state: Any, jobs: tuple[Job, ...], observation: LiveObservation
-) -> tuple[Any, Plan]:
-    """`decide_with_held` for `jobs`, whose bounds apply to this decision only."""
-    own = jobs_of(state)
-    if own is None:  # a policy without a forecast; the guardrails apply the bounds
-        return decide_with_held(policy, state, observation)
-    after, plan = decide_with_held(policy, with_jobs(state, jobs), observation)
-    return with_jobs(after, own), plan
-
-
-def without_unbounded(guard: Guard, observation: LiveObservation) -> Guard:
-    """The guard without requests for jobs whose HPA has its original bounds.
-
-    Nothing that the HPA does to such a job contradicts a request of Faro.
-    """
-    if observation.unbounded is None or guard.target is None or guard.drop is None:
-        return guard
-    target = np.where(observation.unbounded, observation.target, guard.target)
-    drop = np.where(observation.unbounded, observation.drop, guard.drop)
-    return replace(guard, target=target, drop=drop)
-
-
-def leaving_held(guard: Guard, observation: LiveObservation) -> Guard:
-    """The guard that leaves the held jobs alone even if the policy fails or is late.
-
-    A held job that appears keeps the replicas that it has; it does not start with its minimum.
-    """
-    held = observation.held
-    if held is None:
-        return guard
-    present = guard.present
-    if present is not None:
-        present = np.where(held, observation.exists, present)
-    return replace(guard, left=guard.leaves() | held, present=present)

@@ -28,7 +28,7 @@ class Unusable(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class JobRecord:
+class RememberedJob:
     """What is remembered about one job."""
 
     # The columns of `policies.authority.Authority` by name, and since when the level is in force;
@@ -52,7 +52,7 @@ class RunState:
 
     at_s: float
     writer: str
-    jobs: Mapping[str, JobRecord]
+    jobs: Mapping[str, RememberedJob]
     sections: Mapping[str, Any] = field(default_factory=dict)
     version: tuple[int, int] = VERSION
 
@@ -104,7 +104,7 @@ class RunState:
             raise Unusable(f"is damaged ({problem}); delete it to start without it") from None
 
 
-def _record(row: Mapping[str, Any]) -> JobRecord:
+def _record(row: Mapping[str, Any]) -> RememberedJob:
     columns = row.get("authority")
     authority = None
     if columns is not None:
@@ -112,7 +112,7 @@ def _record(row: Mapping[str, Any]) -> JobRecord:
             str(name): math.nan if value is None else float(value)
             for name, value in columns.items()
         }
-    return JobRecord(
+    return RememberedJob(
         authority,
         float(row.get("since_s", 0.0)),
         int(row.get("contest", 0)),

@@ -20,7 +20,6 @@ from faro_lib.workload.pools import Pool
 from faro_ops.operate.rayserve.clock_offset import FollowingClock
 from faro_ops.operate.rayserve.late_queue import LateQueue, Place
 from faro_ops.operate.rayserve.pace import Pace
-from faro_ops.operate.rayserve.placements import PoolJobs
 from faro_ops.operate.rayserve.pool_replica import (
     NOT_HELD,
     Answered,
@@ -38,6 +37,7 @@ from faro_ops.operate.rayserve.replica import (
     next_report,
     report_seconds,
 )
+from faro_ops.operate.rayserve.residency import PoolJobs
 from faro_ops.operate.rayserve.spec import LATE
 
 if TYPE_CHECKING:

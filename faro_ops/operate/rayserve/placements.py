@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from faro_lib.workload.pools import Pool
 from faro_ops.operate.rayserve.residency import (
     Held,
-    Limits,
     ModelStep,
+    PoolJobs,
     Row,
     assigned_rows,
     first_rows,
@@ -25,14 +24,6 @@ from faro_ops.operate.rayserve.statistics import FRESH_S
 # No model is dropped for this long after replicas or rows changed. It is longer than FRESH_S, so
 # that a replica that has ended no longer counts.
 SETTLE_S = 6.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolJobs:
-    """A pool and the names of its jobs, in the order of `pool.jobs`."""
-
-    pool: Pool
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +79,15 @@ class Placements:
         state.reports[replica], state.heard_s[replica] = told, now_s
 
         held = {name: one.held for name, one in state.reports.items()}
-        limits = Limits.of(of.pool, of.names)
         # After a redeployment, rows may have jobs that are gone, until the controller sends others.
         known = (tuple(job for job in row if job in of.names) for row in state.rows)
         rows = tuple(row for row in known if row) or first_rows(of.pool, of.names, len(held))
-        state.followed = assigned_rows(rows, held, state.followed, limits.load_s)
+        state.followed = assigned_rows(of, rows, held, state.followed)
         row = state.followed.get(replica)
         if row is None:  # there are more replicas than rows
             row = tuple(sorted(told.held.holds)) or rows[0]
         settled = now_s - state.changed_s > SETTLE_S
-        step = next_step(replica, rows, row, held, limits, settled)
+        step = next_step(of, replica, rows, row, held, settled)
         if step.drop:  # the next replica that asks must not drop the other copy
             left = Held(told.held.holds - set(step.drop), step.load, told.held.failed)
             state.reports[replica] = ModelReport(left, told.failures)

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from faro_ops.operate.rayserve.placements import ModelReport, PoolJobs
+from faro_ops.operate.rayserve.placements import ModelReport
 from faro_ops.operate.rayserve.replica import (
     REPORT_TIMEOUT_S,
     load_model,
     placements_actor,
     response_of,
 )
-from faro_ops.operate.rayserve.residency import Held, ModelStep, Row, first_rows
+from faro_ops.operate.rayserve.residency import Held, ModelStep, PoolJobs, Row, first_rows
 
 LOG = logging.getLogger("ray.serve")
 FOLLOW_S = 1.0  # time between two reports

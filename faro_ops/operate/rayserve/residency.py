@@ -1,44 +1,29 @@
-"""Which models the replicas of a pool load and drop, one step at a time. Pure functions.
+"""Which models the replicas of a pool load and drop, by the names of its jobs. Pure functions.
 
-The rules are those of the simulator (`faro_lib.simulate.pools`). Each replica follows one row of
-the wished placement, chosen so that few models must be loaded. It loads one model at a time and
-serves meanwhile what it holds. It drops a model only after the load if memory holds both, and never
-the last copy of a model that the placement has.
+The rules are those of `faro_lib.workload.residency`, as in the simulator.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
 from faro_lib.workload.pools import Placement, Pool, chained
+from faro_lib.workload.residency import next_change, rows_to_follow
 
 Row = tuple[str, ...]  # the jobs whose models a replica should hold; the first is its home
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one replica of a pool can hold. Mappings are by job."""
+class PoolJobs:
+    """A pool and the names of its jobs, in the order of `pool.jobs`."""
 
-    models: int
-    memory_gib: float
-    memory_of: Mapping[str, float]  # GiB
-    load_s: Mapping[str, float]
+    pool: Pool
+    names: tuple[str, ...]
 
-    @classmethod
-    def of(cls, pool: Pool, names: Sequence[str]) -> Self:
-        """The limits of a pool whose jobs have these names."""
-        memory_of, load_s = dict(zip(names, pool.memory_of)), dict(zip(names, pool.load_s))
-        return cls(pool.models, pool.memory_gib, memory_of, load_s)
-
-    def fits_during_load(self, models: Collection[str]) -> bool:
-        """Whether a replica can have these models while it loads one of them.
-
-        That is one model more than it may hold otherwise, if memory allows.
-        """
-        used_gib = sum(self.memory_of.get(job, 0.0) for job in models)
-        return len(models) <= self.models + 1 and used_gib <= self.memory_gib + 1e-9
+    def mask(self, jobs: Collection[str]) -> np.ndarray:
+        """Whether each job of the pool is among `jobs`, bool (jobs of the pool,)."""
+        return np.array([name in jobs for name in self.names])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,37 +84,31 @@ def placement_of(rows: Sequence[Row], names: Sequence[str]) -> Placement:
 
 
 def assigned_rows(
-    rows: Sequence[Row],
-    replicas: Mapping[str, Held],
-    followed: Mapping[str, Row],
-    load_s: Mapping[str, float],
+    of: PoolJobs, rows: Sequence[Row], replicas: Mapping[str, Held], followed: Mapping[str, Row]
 ) -> dict[str, Row]:
     """The row that each replica follows: those with the least to load.
 
-    Of equal choices, replicas keep their rows and their homes. If there are more replicas than
-    rows, the rest follows none. `followed` has the row that each replica followed before.
+    Of equal choices, replicas keep their homes and their rows, because rows are told apart here by
+    what they hold only. If there are more replicas than rows, the rest follows none. `followed` has
+    the row that each replica followed before.
     """
-    from scipy.optimize import linear_sum_assignment
-
     names = sorted(replicas)
-    cost = np.zeros((len(names), len(rows)))
-    for n, name in enumerate(names):
-        has = replicas[name].holds | {replicas[name].loading}
-        before = followed.get(name, ("",))
-        for m, row in enumerate(rows):
-            missing_s = sum(load_s.get(job, 0.0) + 1e-3 for job in row if job not in has)
-            moves = (row != before) + 10 * (row[0] != before[0])
-            cost[n, m] = missing_s + 1e-6 * moves
-    chosen = zip(*linear_sum_assignment(cost))
+    # A model that is being loaded counts as held, because replicas do not report since when.
+    holds = np.array([of.mask(replicas[name].holds | {replicas[name].loading}) for name in names])
+    before = [followed.get(name, ("",)) for name in names]
+    moves = [[(row != old) + 10 * (row[0] != old[0]) for row in rows] for old in before]
+    wished = np.array([of.mask(row) for row in rows])
+    left_s = np.tile(np.array(of.pool.load_s), (len(names), 1))
+    chosen = zip(*rows_to_follow(holds, left_s, wished, np.array(moves)))
     return {names[n]: tuple(rows[m]) for n, m in chosen}
 
 
 def next_step(
+    of: PoolJobs,
     name: str,
     rows: Collection[Row],
     row: Row,
     replicas: Mapping[str, Held],
-    limits: Limits,
     settled: bool = True,
 ) -> ModelStep:
     """What the replica `name` should do next to hold the models of `row`.
@@ -140,27 +119,17 @@ def next_step(
     own = replicas[name]
     if own.loading:
         return ModelStep()
-    copies = [job for one in replicas.values() for job in one.holds]
-    wished = {job for one in rows for job in one}
-    surplus = [
-        job
-        for job in sorted(own.holds)
-        if job not in row and (copies.count(job) > 1 or job not in wished)
-    ]
-    missing = [job for job in row if job not in own.holds]
-    possible = [job for job in missing if job not in own.failed]
-    if not missing:
-        return ModelStep(drop=tuple(surplus) if settled else ())
-    if not possible and not own.holds:
-        # Rather any model of the pool than none, the one with the fewest copies.
-        possible = sorted(wished - own.failed, key=lambda job: (copies.count(job), job))
-    if not possible:
-        return ModelStep()  # it keeps what it holds until the load is tried again
-    load, gone = possible[0], []
-    during = {*own.holds, load}
-    while not limits.fits_during_load(during) and surplus:
-        gone.append(surplus.pop(0))
-        during.discard(gone[-1])
-    if limits.fits_during_load(during) and (settled or not gone):
-        return ModelStep(tuple(gone), load)
-    return ModelStep()
+    others = [one.holds for other, one in replicas.items() if other != name]
+    change = next_change(
+        of.pool,
+        replica=0,
+        holds=np.array([of.mask(holds) for holds in (own.holds, *others)]),
+        row=0,
+        home=of.names.index(row[0]),
+        wished=np.array([of.mask(one) for one in (row, *rows)]),
+        failed=of.mask(own.failed),
+    )
+    if change.drop and not settled:
+        return ModelStep()
+    load = "" if change.load is None else of.names[change.load]
+    return ModelStep(tuple(of.names[job] for job in change.drop), load)

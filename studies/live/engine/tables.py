@@ -84,23 +84,6 @@ def verdict(own: pd.DataFrame, runs: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-def scale(minutes: pd.DataFrame) -> str:
-    """A row per minute: requests, replicas and goodput of both services."""
-    rows = []
-    for minute, of_minute in minutes.groupby("minute"):
-        cells: list[str] = []
-        for one in of_minute.sort_values("job").to_dict("records"):
-            seen = "-" if pd.isna(one["goodput_rps"]) else f"{60 * one['goodput_rps']:.0f}"
-            first = f"{one['first_token_s']:.2f} ({one['first_token_s_clients']:.2f})"
-            cells += [f"{one['replicas']}", f"{one['served']}", f"{one['met']} ({seen})", first]
-        rows.append((f"{minute:.0f}", *cells))
-    names = sorted(minutes["job"].unique())
-    heads = ["minute"]
-    for name in names:
-        heads += [f"{name}: replicas", "served", "met both", "p95 first (s)"]
-    return markdown_table(heads, rows, right=["minute"])
-
-
 def outcome(runs: pd.DataFrame) -> str:
     """What came of the run, as sentences."""
     summary = runs.iloc[0]
@@ -115,15 +98,14 @@ def outcome(runs: pd.DataFrame) -> str:
 
 
 PAGE = "docs/engine.md"
-PROFILE, OWN, TWINS, SCALE, SUMMARY = (
+PROFILE, OWN, TWINS, SUMMARY = (
     f"data/recorded-engine/{name}"
-    for name in ("profile.json", "own-timings.csv", "twins.csv", "scale.csv", "scale-summary.csv")
+    for name in ("profile.json", "own-timings.csv", "twins.csv", "scale-summary.csv")
 )
 PARTS = [
     Part(PAGE, "profile", [PROFILE], finding),
     Part(PAGE, "own timings", [OWN], timings),
     Part(PAGE, "twins", [TWINS], twins),
     Part(PAGE, "verdict", [OWN, TWINS], verdict),
-    Part(PAGE, "scale", [SCALE], scale),
     Part(PAGE, "run", [SUMMARY], outcome),
 ]

@@ -172,5 +172,5 @@ class LoadingReplicas(QueuedReplicas):
     def served(self) -> np.ndarray:
         return np.full(len(self.pool.jobs), len(self.wish.home) > 0)
 
-    def _change_models(self, slot: int, wished: np.ndarray, now_s: float) -> None:
+    def _change_models(self, n: int, slot: int, now_s: float) -> None:
         """Do nothing: the event loop loads models and drops them."""

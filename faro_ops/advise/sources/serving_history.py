@@ -6,21 +6,19 @@ They are read from a table, a journal or Prometheus.
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from faro_lib.workload import Job, arrays_of
-from faro_lib.workload.log_lengths import lengths_of, with_lengths
-from faro_lib.workload.log_traces import tell_bursts, with_bursts
 from faro_lib.workload.readers import read_counts
 from faro_lib.workload.request_log import Report, RequestLog, read_request_log
 from faro_lib.workload.timed import timed_counts
-from faro_ops.advise.sources.load_history import (
+from faro_ops.advise.sources.history import (
     History,
     history_of,
-    with_times,
+    history_of_log,
 )
 from faro_ops.jobs_table import read_unshared
 from faro_ops.journal.reading import arrivals, with_same_jobs
@@ -32,7 +30,7 @@ LATENCY_COLUMN = re.compile(r"latency_(?:(mean)|p(\d+(?:\.\d+)?))_s")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Records:
+class ServingHistory:
     """Replicas and latencies recorded in each minute of the last day of `history`.
 
     Attributes
@@ -60,24 +58,30 @@ class Records:
         return np.where(own.any(axis=0), np.where(own, self.latency_s, 0.0).sum(axis=0), np.nan)
 
 
-def records_of(
+def serving_of(
     jobs: Sequence[Job],
     counts: np.ndarray,
     replicas: np.ndarray,
     levels: np.ndarray,
     latency_s: np.ndarray,
     end_minute: int | None = None,
-) -> Records:
-    """Make `Records` from arrays over one or more days, NaN = missing.
+) -> ServingHistory:
+    """Make `ServingHistory` from arrays over one or more days, NaN = missing.
 
     Days before the last keep only their counts.
 
     `levels` is (latency columns, jobs), or (latency columns, 1) if a column has the same quantile
     for all jobs.
     """
-    history = history_of(jobs, counts, end_minute=end_minute)
+    return served_in(history_of(jobs, counts, end_minute=end_minute), replicas, levels, latency_s)
+
+
+def served_in(
+    history: History, replicas: np.ndarray, levels: np.ndarray, latency_s: np.ndarray
+) -> ServingHistory:
+    """What served the last day of `history`; the arrays are those of `serving_of`."""
     last = history.today.shape[1]
-    return Records(
+    return ServingHistory(
         history,
         replicas[:, -last:],
         np.broadcast_to(levels, latency_s.shape[:2]),
@@ -85,8 +89,8 @@ def records_of(
     )
 
 
-def records_from_csv(path: str, jobs: str) -> Records:
-    """The records in a table of minutes.
+def serving_from_csv(path: str, jobs: str) -> ServingHistory:
+    """The serving history in a table of minutes.
 
     Its columns are job, requests, replicas, `time` or `minute`, and latencies: latency_mean_s,
     latency_p99_s, ... Empty cells are unknown. Invalid cells raise ValueError.
@@ -115,20 +119,20 @@ def records_from_csv(path: str, jobs: str) -> Records:
     latency_s = [timed_counts(table, names, path, name)[1] for name in latencies]
     levels = [[_level_of(name)] for name in latencies]
     end_minute = first + counts.shape[1] if "time" in table else None
-    return records_of(
+    return serving_of(
         jobs_of_table, counts, replicas, np.array(levels), np.array(latency_s), end_minute
     )
 
 
-def records_from_log(
+def serving_from_log(
     path: str,
     replicas_path: str | None,
     jobs: str,
     report: Report = lambda line: None,
     *,
     bursts: bool = True,
-) -> Records:
-    """The records in a request log with the column latency_s.
+) -> ServingHistory:
+    """The serving history in a request log with the column latency_s.
 
     A minute has the mean of the latencies of its requests, the median, and the quantile of the
     job's SLO. Jobs that generate tokens have the lengths of the log (`with_lengths`). If `bursts`,
@@ -141,9 +145,8 @@ def records_from_log(
     table = read_unshared(jobs)
     names = [job.name for job in table]
     log = read_request_log(path, names, report, keep="latency_s", lengths=True)
-    table = with_lengths(table, lengths_of(log), report)
-    tell_bursts(log, report, bursts)
-    counts = log.per_minute.astype(float)
+    history = history_of_log(log, table, report=report, bursts=bursts)
+    counts = log.per_minute
     quantiles = arrays_of(table).quantile
     levels = np.array([np.full(len(table), np.nan), np.full(len(table), 0.5), quantiles])
     latency_s = np.full((len(levels), *counts.shape), np.nan)
@@ -156,12 +159,7 @@ def records_from_log(
         for n, level in enumerate((0.5, quantiles[job]), 1):
             latency_s[n, job, minutes] = by_minute.quantile(level)
     replicas = _replicas_of_minutes(replicas_path, names, log, report)
-    end_minute = log.first_minute + counts.shape[1]
-    of_log = with_bursts(table, log) if bursts else table
-    records = records_of(of_log, counts, replicas, levels, latency_s, end_minute)
-    if not bursts:
-        return records
-    return replace(records, history=with_times(records.history, log))
+    return served_in(history, replicas, levels, latency_s)
 
 
 def _replicas_of_minutes(
@@ -205,7 +203,7 @@ def _level_of(name: str) -> float:
     return float(LATENCY_COLUMN.sub(r"\2", name) or "nan") / 100
 
 
-def records_from_prometheus(
+def serving_from_prometheus(
     url: str,
     query: str,
     replicas: str,
@@ -215,8 +213,8 @@ def records_from_prometheus(
     hours: int,
     label: str | None = None,
     token_path: str | None = None,
-) -> Records:
-    """The records of the last `hours`, by range queries.
+) -> ServingHistory:
+    """The serving history of the last `hours`, by range queries.
 
     `latencies` maps a quantile (NaN = the mean) to its query.
     """
@@ -236,7 +234,7 @@ def records_from_prometheus(
         )
         return rows_of(table, names, values)
 
-    return records_of(
+    return serving_of(
         table,
         counts=read(query, counts=True),
         replicas=read(replicas),
@@ -246,7 +244,7 @@ def records_from_prometheus(
     )
 
 
-def records_from_journal(path: str, jobs: str | None = None) -> Records:
+def serving_from_journal(path: str, jobs: str | None = None) -> ServingHistory:
     """Replicas, mean and tail latencies in a journal of `faro run`.
 
     The jobs are those of its last header. `jobs` is the path of a jobs table, which replaces the
@@ -272,4 +270,4 @@ def records_from_journal(path: str, jobs: str | None = None) -> Records:
             latency_s[:, :, minute] = observation.mean_latency_s, observation.tail_latency_s
     latency_s[latency_s <= 0] = np.nan
     levels = np.array([np.full(len(table), np.nan), arrays_of(header.jobs).quantile])
-    return records_of(table, counts, replicas, levels, latency_s)
+    return serving_of(table, counts, replicas, levels, latency_s)

@@ -168,7 +168,9 @@ def history_from_csv(
     """
     table = read_unshared(jobs, simulated=True) if jobs else None
     if is_request_log(path):
-        return _history_of_log(path, table, at, report, bursts)
+        names = [job.name for job in table] if table else None
+        log = read_request_log(path, names, report, keep=TIME if bursts else None, lengths=True)
+        return history_of_log(log, table, at, report, bursts=bursts)
     if not is_table(path):
         traces = load_workload(path, jobs)
         return history_of(traces.jobs, traces.evaluation[0], earlier=traces.train, at=at)
@@ -187,11 +189,17 @@ def history_from_csv(
     return history
 
 
-def _history_of_log(
-    path: str, table: tuple[Job, ...] | None, at: At, report: Report, bursts: bool
+def history_of_log(
+    log: RequestLog,
+    table: tuple[Job, ...] | None,
+    at: At = None,
+    report: Report = lambda line: None,
+    *,
+    bursts: bool = True,
 ) -> History:
-    names = [job.name for job in table] if table else None
-    log = read_request_log(path, names, report, keep=TIME if bursts else None, lengths=True)
+    """The history in a request log, with its lengths of requests; `bursts` as in
+    `history_from_csv`.
+    """
     tell_bursts(log, report, bursts)
     jobs = with_lengths(table or tuple(map(Job, log.names)), lengths_of(log), report)
     counts = log.per_minute
