@@ -10,7 +10,7 @@ import typer
 
 from faro_ops.cli.run import run
 from faro_ops.cli.shared import DEFAULT_POLICY, PolicyName, option
-from faro_ops.operate.controller.options import RunOptions
+from faro_ops.run_options import RunOptions
 from faro_ops.section import parsed
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from faro_ops.cli.from_model import takes
 from faro_ops.cli.shared import use_authority
 from faro_ops.log import use_log_format
-from faro_ops.operate.controller.options import RunOptions
+from faro_ops.run_options import RunOptions
 
 if TYPE_CHECKING:
     from faro_lib.control import Step

@@ -11,7 +11,7 @@ import typer
 
 from faro_ops.cli.from_model import option_of
 from faro_ops.http import CA_FILE
-from faro_ops.operate.controller.options import RunOptions
+from faro_ops.run_options import RunOptions
 
 DEFAULT_POLICY = "Faro-Sum"
 LEFT = (

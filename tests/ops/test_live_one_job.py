@@ -15,7 +15,6 @@ from live_things import JOBS, FakeRay, Wanting
 from faro_ops.http import HttpError
 from faro_ops.operate.clock import Clock
 from faro_ops.operate.controller import backends
-from faro_ops.operate.controller.options import RunOptions
 from faro_ops.operate.job_states import FINE, GONE, MISCONFIGURED, MISSING, JobStates
 from faro_ops.operate.limits.steady_capacity import SHRINK_AFTER_S, STALE_S
 from faro_ops.operate.memory.overrides import Settings
@@ -33,6 +32,7 @@ from faro_ops.operate.rayserve.statistics import (
     empty_row,
     fault_of,
 )
+from faro_ops.run_options import RunOptions
 
 START_S = 1_800_000_000
 PER_SECOND = 3  # requests that each replica serves

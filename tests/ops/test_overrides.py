@@ -26,7 +26,6 @@ from faro_ops.journal import reading, ticks, writing
 from faro_ops.operate.controller import backends
 from faro_ops.operate.controller import model as models
 from faro_ops.operate.controller.controller import changes_since, run_clock
-from faro_ops.operate.controller.options import RunOptions
 from faro_ops.operate.export.explanation import decision_at
 from faro_ops.operate.kube.operate import NamespacedName
 from faro_ops.operate.loop import settings_change
@@ -37,6 +36,7 @@ from faro_ops.operate.loop.resume import resume_run
 from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.memory.overrides import Override, Settings, Watched
 from faro_ops.protocol import LiveGuardrails
+from faro_ops.run_options import RunOptions
 
 NOW_S = time.time()
 

@@ -16,7 +16,6 @@ from faro_ops.operate.startup import once
 if TYPE_CHECKING:
     from faro_lib.policies import Policy
     from faro_ops.operate.clock import Clock
-    from faro_ops.operate.controller.options import RunOptions
     from faro_ops.operate.job_states import JobStates
     from faro_ops.operate.kube.operate import NamespacedName
     from faro_ops.operate.memory.overrides import Orders, Settings
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster
     from faro_ops.operate.rayserve.spec import ServeSpec
     from faro_ops.operate.startup import Ensure
+    from faro_ops.run_options import RunOptions
 
 
 def faro_plan(options: RunOptions) -> NamespacedName | None:

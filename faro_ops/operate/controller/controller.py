@@ -30,7 +30,6 @@ from faro_ops.operate.clock import Clock, StopEvent
 from faro_ops.operate.controller import backends
 from faro_ops.operate.controller import model as models
 from faro_ops.operate.controller.model import FreshModel, Source
-from faro_ops.operate.controller.options import RunOptions
 from faro_ops.operate.job_states import JobStates
 from faro_ops.operate.limits.authority import WithAuthority
 from faro_ops.operate.limits.bounds import AsBounds, predicting
@@ -45,6 +44,7 @@ from faro_ops.operate.loop.surviving import Surviving
 from faro_ops.operate.memory.overrides import Settings, Watched
 from faro_ops.operate.startup import Check, Ensure, once, until_passed
 from faro_ops.protocol import LiveGuardrails
+from faro_ops.run_options import RunOptions
 
 if TYPE_CHECKING:
     from faro_ops.operate.export.exporter import Exporter
