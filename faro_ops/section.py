@@ -34,7 +34,7 @@ WRONG_TYPE = {
 class Section(BaseModel):
     """Values that belong together. The constructor takes valid ones; `parsed` explains others."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)

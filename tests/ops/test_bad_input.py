@@ -372,6 +372,16 @@ FILES = {
         ),
         ("- {job: a, serve: {deployment: 7}}\n", "job 'a': serve.deployment=7 must be text"),
     ],
+    (
+        "manifests --backend deployments --prometheus http://p:9090 --out m --jobs bad.yaml",
+        "bad.yaml",
+    ): [
+        (
+            f"- {{job: a, deployment: {{{key}: 3, queries: {{}}}}}}\n",
+            f"job 'a': deployment.{key}=3 must be text",
+        )
+        for key in ("name", "namespace", "autoscaler", "resource")
+    ],
     ("run --jobs jobs.yaml --address http://127.0.0.1:9 --history bad.csv", "bad.csv"): [
         ("time,job\n2026-01-15T00:00:10,a\n2026-01-15T00:00:05,a\n", "bad.csv, row 2"),
     ],

@@ -74,6 +74,8 @@ BAD_ROWS = [
     ({"job": "b"}, "either replicas or load"),
     ({"job": "b", "replicas": 2, "load": 2.0}, "either replicas or load"),
     ({"job": "b", "replicas": 0}, "replicas=0 must be a whole number"),
+    ({"job": "b", "replicas": True}, "replicas=True must be a whole number"),
+    ({"job": 7, "replicas": 1}, "job=7 must be text"),
     ({"job": "b", "replicas": 1, "until": "noon"}, "until='noon' must be a date and time"),
     ({"job": "b", "replicas": 1, "from": 3}, "from=3 must be a date and time"),
     (

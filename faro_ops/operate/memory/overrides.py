@@ -29,7 +29,7 @@ ALL_JOBS = "*"
 UnixTime = Annotated[float, Field(ge=0, le=LAST_S)]
 
 
-class Override(Section, strict=True):
+class Override(Section, strict=True, allow_inf_nan=False):
     """An operator's order: a fixed replica count or an event of one job, or a freeze of all jobs.
 
     An event is a factor on the job's forecast load.
