@@ -60,7 +60,7 @@ def audit(
     plot: Annotated[str | None, option("Draw the pictures into this .png or .html file.")] = None,
     as_json: Annotated[bool, option("Print one JSON object instead of tables.", "--json")] = False,
 ) -> int:
-    """Replay recorded load as it was served, and with other policies.
+    """Simulate recorded load as it was served, and with other policies.
 
     Give one of --workload, --prometheus and --journal. Policies are compared on the services whose
     recorded minutes the simulator reproduces. For any other service, the output says why it is left
@@ -205,7 +205,7 @@ def _of_policies(result: Audit) -> list[str]:
         by_service.append(row)
     reproduced = len(result.reproduced)
     lines = [
-        f"{result.replayed}, {reproduced} of {len(result.services)} services "
+        f"{result.simulated}, {reproduced} of {len(result.services)} services "
         f"on {result.capacity:g} cores, simulated, 90 % intervals",
         f"utility lost per minute, of at most {reproduced}; "
         f"as recorded, it was {result.observed_lost():.3g}",

@@ -24,7 +24,8 @@ def freeze(
     store = store_of("faro freeze", journal, plan)
     now_s = time.time()
     until_s = None if until is None else time_s(until, now_s)
-    order = Override(ALL_JOBS, operator(), now_s, until_s)
+    given = {"job": ALL_JOBS, "by": operator(), "from_s": now_s, "until_s": until_s}
+    order = Override.of(given)
     store.change(lambda old: old.job == ALL_JOBS, order)
     print(order)
 

@@ -10,6 +10,8 @@ import typer
 
 from faro_ops.cli.run import run
 from faro_ops.cli.shared import DEFAULT_POLICY, PolicyName, option
+from faro_ops.run_options import RunOptions
+from faro_ops.section import parsed
 
 if TYPE_CHECKING:
     from faro_ops.operate.kube.manifests import ManifestSpec
@@ -76,7 +78,6 @@ def manifests(
     from faro_lib.policies import PolicyContext, factory_of
     from faro_lib.workload.shares import fair_share
     from faro_ops.jobs_table import read_sections, read_unshared
-    from faro_ops.operate.controller.backends import sets_ceilings
     from faro_ops.operate.controller.model import Source
     from faro_ops.operate.kube.deployments import DeploymentRef
     from faro_ops.operate.kube.manifests import Head, ManifestSpec, Workers, write
@@ -86,7 +87,9 @@ def manifests(
     if not jobs.endswith((".yaml", ".yml")):
         raise ValueError(f"jobs={jobs!r} must be a .yaml table, which says how each job is served")
     factory = factory_of(policy)  # raises ValueError if the name is unknown
-    ceilings = sets_ceilings(act, backend)
+    # ManifestSpec checks the backend.
+    usual = {"jobs": jobs, "backend": "deployments", "plan": f"{namespace}/{name}"}
+    ceilings = parsed(RunOptions, usual | {"act": act}).ceilings
     table = read_unshared(jobs)
     for job in table:
         if job.latency_curve:
@@ -104,7 +107,6 @@ def manifests(
         of_backend = {
             "namespaces": tuple(ref.namespace for ref in refs),
             "deployments": tuple(ref.autoscaler if ceilings else ref.name for ref in refs),
-            "ceilings": ceilings,
             "former_namespaces": tuple(former_namespaces or ()),
         }
     else:
@@ -129,6 +131,7 @@ def manifests(
         policy=policy,
         tick_s=tick,
         act=not dry,
+        ceilings=ceilings,
         monitor=service_monitor,
         monitoring_namespace=monitoring_namespace,
         prometheus=prometheus,
@@ -142,13 +145,14 @@ def manifests(
 
 
 def _check_arguments(spec: ManifestSpec) -> None:
-    """Parse the controller's options, so that invalid ones fail here and not in the pod."""
+    """Check the controller's options, so that invalid ones fail here and not in the pod."""
     from faro_ops.operate.kube.manifests import arguments
 
     controller = typer.Typer()
     controller.command()(run)
     _, *words = arguments(spec)
-    typer.main.get_command(controller).make_context("faro run", words)
+    context = typer.main.get_command(controller).make_context("faro run", words)
+    parsed(RunOptions, context.params)
 
 
 def _print_commands(backend: str, namespace: str, out: str) -> None:

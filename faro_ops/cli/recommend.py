@@ -16,7 +16,7 @@ from faro_ops.log import say
 if TYPE_CHECKING:
     from faro_lib.simulate import ServingModel
     from faro_ops.advise.recommend.recommendation import Recommendation
-    from faro_ops.advise.recommend.replay import Replay
+    from faro_ops.advise.recommend.simulated_days import SimulatedDays
     from faro_ops.advise.sources.history import History
 
 OUT_OF_REACH = 3  # exit status if the capacity does not meet the SLOs
@@ -48,7 +48,9 @@ def recommend(
     capacity: Annotated[
         int | None, shared.cores("Cores of the cluster.", default="what the SLOs need")
     ] = None,
-    curve: Annotated[bool, option("Replay the last day at several capacities.", "--curve")] = False,
+    curve: Annotated[
+        bool, option("Simulate the last day at several capacities.", "--curve")
+    ] = False,
     sharing: Annotated[
         bool,
         option("Also the capacity if jobs shared replicas that hold several models.", "--sharing"),
@@ -149,15 +151,15 @@ def recommend(
         _say_what_is_assumed(history, jobs)
     if not (at_random or history.traces.arrival_s or burst_query):
         tell_counts(history.jobs, say)
-    if plot is not None and recommendation.replay is not None:
+    if plot is not None and recommendation.simulated is not None:
         from faro_ops.advise.recommend.figure import capacity_curve
 
-        draw = partial(capacity_curve, recommendation.replay.curve, recommendation.marks)
+        draw = partial(capacity_curve, recommendation.simulated.curve, recommendation.marks)
         shared.write_picture(Path(plot), draw, "How many replicas?", _text(recommendation))
     if as_json:
         print(json.dumps(recommendation.to_dict()))
-    elif what_replays_show := _after_plan(recommendation):
-        print("", *what_replays_show, sep="\n")
+    elif simulations := _after_plan(recommendation):
+        print("", *simulations, sep="\n")
     return 0 if recommendation.slo_met else OUT_OF_REACH
 
 
@@ -209,13 +211,13 @@ def _say_what_is_assumed(history: History, jobs: str | None) -> None:
 
 
 def _text(recommendation: Recommendation) -> str:
-    """The recommendation as text: a plan and, if days were replayed, what their replays show."""
+    """The recommendation as text: a plan and, if days were simulated, what that shows."""
     shown = _after_plan(recommendation)
     return "\n".join([*_plan(recommendation), *([""] if shown else []), *shown])
 
 
 def _print_plan(plan: Recommendation) -> None:
-    """Print the plan at once, because replays may follow that take minutes."""
+    """Print the plan at once, because simulations may follow that take minutes."""
     print("\n".join(_plan(plan)), flush=True)
 
 
@@ -224,11 +226,11 @@ def _ignored(plan: Recommendation) -> None:
 
 
 def _after_plan(recommendation: Recommendation) -> list[str]:
-    """What follows the plan: what the replays show. Nothing if no day was replayed."""
+    """What follows the plan: what the simulations show. Nothing if no day was simulated."""
     parts = []
-    if replay := recommendation.replay:
-        parts += [_curve(recommendation, replay), _fixed(recommendation, replay)]
-        parts += [_variations(replay), _conclusion(recommendation, replay)]
+    if simulated := recommendation.simulated:
+        parts += [_curve(recommendation, simulated), _fixed(recommendation, simulated)]
+        parts += [_variations(simulated), _conclusion(recommendation, simulated)]
     if recommendation.savings:
         parts.append(_sharing(recommendation))
     return "\n\n".join("\n".join(part) for part in parts).splitlines()
@@ -271,20 +273,20 @@ def _with_roles(replicas: int, prefill: int | None) -> str:
     return f"{replicas} = {prefill} prefill + {replicas - prefill} decode"
 
 
-def _curve(recommendation: Recommendation, replay: Replay) -> list[str]:
-    """A bar chart of the worst job's violations at each replayed capacity."""
+def _curve(recommendation: Recommendation, simulated: SimulatedDays) -> list[str]:
+    """A bar chart of the worst job's violations at each simulated capacity."""
     from faro_ops.advise.recommend.sizing import share_of_accepted
 
-    shares = share_of_accepted(replay.curve)
+    shares = share_of_accepted(simulated.curve)
     longest = max(shares.max(), 1e-9)
     lines = [
         "late requests of the worst job if Faro changes the replicas; "
         "100 % = as many as its SLO accepts",
-        f"(the marked line: worst of {replay.days})",
+        f"(the marked line: worst of {simulated.days})",
         "",
         "   cores",
     ]
-    for row, share in zip(replay.curve.to_dict("records"), shares):
+    for row, share in zip(simulated.curve.to_dict("records"), shares):
         cores = row["capacity_cores"]
         bar = "█" * round(BAR_WIDTH * share / longest) or "▏"
         mark = recommendation.marks.get(cores)
@@ -293,14 +295,14 @@ def _curve(recommendation: Recommendation, replay: Replay) -> list[str]:
     return lines
 
 
-def _fixed(recommendation: Recommendation, replay: Replay) -> list[str]:
+def _fixed(recommendation: Recommendation, simulated: SimulatedDays) -> list[str]:
     """A table that compares Faro with fixed replicas, job by job."""
-    size = f"{replay.capacity:g}"
-    at_size = replay.curve["capacity_cores"] == replay.capacity
-    (with_faro,) = replay.curve.loc[at_size, "violation_rates"]  # {job: rate}
+    size = f"{simulated.capacity:g}"
+    at_size = simulated.curve["capacity_cores"] == simulated.capacity
+    (with_faro,) = simulated.curve.loc[at_size, "violation_rates"]  # {job: rate}
     table = []
     without_count = []  # lines about jobs whose SLO no number of replicas keeps
-    for job, row in zip(recommendation.advice.jobs, replay.fixed.to_dict("records")):
+    for job, row in zip(recommendation.advice.jobs, simulated.fixed.to_dict("records")):
         cells = {
             "job": job.name,
             f"late on {size} cores": _percent(with_faro[job.name]),
@@ -322,16 +324,16 @@ def _fixed(recommendation: Recommendation, replay: Replay) -> list[str]:
     return [text_table(table), *without_count]
 
 
-def _variations(replay: Replay) -> list[str]:
+def _variations(simulated: SimulatedDays) -> list[str]:
     """A table that compares Faro with fixed replicas under more load, and without a replica."""
-    size = f"{replay.capacity:g}"
+    size = f"{simulated.capacity:g}"
     cases = [
         {
             "case": row["case"],
             f"worst job if Faro scales on {size} cores": _worst(row),
             f"worst job with fixed on {size}": _worst(row, "fixed_"),
         }
-        for row in replay.variations.to_dict("records")
+        for row in simulated.variations.to_dict("records")
     ]
     return [
         "the last day, one random seed per case (small differences are chance)",
@@ -340,10 +342,10 @@ def _variations(replay: Replay) -> list[str]:
     ]
 
 
-def _conclusion(recommendation: Recommendation, replay: Replay) -> list[str]:
+def _conclusion(recommendation: Recommendation, simulated: SimulatedDays) -> list[str]:
     """Whether the capacity is enough and how many cores suffice, with fixed replicas and Faro."""
-    size = replay.capacity
-    fixed = replay.fixed
+    size = simulated.capacity
+    fixed = simulated.fixed
     cores = sum(
         job.cores * count for job, count in zip(recommendation.advice.jobs, fixed["replicas"])
     )
@@ -354,22 +356,22 @@ def _conclusion(recommendation: Recommendation, replay: Replay) -> list[str]:
         (False, True): "enough if Faro scales, but not with fixed replicas",
         (False, False): "not enough",
     }
-    verdict = f"{size:g} cores are {verdicts[fits, replay.slo_met]}"
-    if fits and replay.slo_met:
-        only_scaling = _cases_that_need_scaling(replay)
+    verdict = f"{size:g} cores are {verdicts[fits, simulated.slo_met]}"
+    if fits and simulated.slo_met:
+        only_scaling = _cases_that_need_scaling(simulated)
         if only_scaling:
             verdict += f"; {' and '.join(only_scaling)}, only if Faro scales"
 
     judged = (
         "both are judged alike: they begin a day with the same replicas, "
-        f"and each job keeps its SLO on each replayed day ({replay.days.rstrip(',')})"
+        f"and each job keeps its SLO on each simulated day ({simulated.days.rstrip(',')})"
     )
     alone = f"{cores:g} cores in fixed replicas, chosen in hindsight, keep the SLOs"
     if fits:
         alone += f"; without scaling, set the column `fixed on {size:g}`"
-    required = replay.required_cores
+    required = simulated.required_cores
     if required is None:
-        most = replay.curve["capacity_cores"].max()
+        most = simulated.curve["capacity_cores"].max()
         return [verdict, judged, f"{alone}; Faro does not on {most} cores"]
     scaled = f"{required} cores or more keep the SLOs if Faro scales"
     if required >= cores:
@@ -397,9 +399,9 @@ def _sharing(recommendation: Recommendation) -> list[str]:
     ]
 
 
-def _cases_that_need_scaling(replay: Replay) -> list[str]:
+def _cases_that_need_scaling(simulated: SimulatedDays) -> list[str]:
     """The variations in which Faro keeps the worst job's SLO, and fixed replicas do not."""
-    table = replay.variations
+    table = simulated.variations
     with_faro = table["slo_violation_rate"] <= table["accepted_rate"]
     with_fixed = table["fixed_slo_violation_rate"] <= table["fixed_accepted_rate"]
     return table["case"][with_faro & ~with_fixed].tolist()

@@ -59,7 +59,8 @@ def set_job(
     now_s = time.time()
     from_s = now_s if begin is None else time_s(begin, now_s)
     until_s = None if until is None else time_s(until, from_s)
-    order = Override(job, operator(), from_s, until_s, replicas, load)
+    given = {"from_s": from_s, "until_s": until_s, "replicas": replicas, "load": load}
+    order = Override.of({"job": job, "by": operator(), **given})
     replaced = store.change(lambda old: _replaces(order, old, begin is None), order)
     print(order, *(f"instead of {one}" for one in replaced), sep="\n")
 

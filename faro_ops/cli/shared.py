@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from faro_ops.cli.from_model import option_of
 from faro_ops.http import CA_FILE
-from faro_ops.log import use_log_format
+from faro_ops.run_options import RunOptions
 
 DEFAULT_POLICY = "Faro-Sum"
 LEFT = (
@@ -36,24 +37,13 @@ def option(help: str, *names: str, default: str | None = None, maximum: int | No
 cores = partial(option, maximum=1_000_000)  # an option whose value is a number of cores
 
 
-def use_authority(path: str | None) -> str | None:
-    """Make this process trust the certificate authority in the PEM file `path` (None: no change).
-
-    Return `path`.
-    """
-    if path is not None:
-        if not Path(path).is_file():
-            raise ValueError(f"ca_file={path!r}: no such file; a PEM file with certificates")
-        os.environ[CA_FILE] = path
-    return path
+def use_authority(path: str) -> None:
+    """Make this process trust the certificate authority in the PEM file `path`."""
+    if not Path(path).is_file():
+        raise ValueError(f"ca_file={path!r}: no such file; a PEM file with certificates")
+    os.environ[CA_FILE] = path
 
 
-CaFile = Annotated[
-    str | None,
-    typer.Option(
-        help="PEM file of the certificate authority of Ray and Prometheus.", callback=use_authority
-    ),
-]
 AtRandom = Annotated[
     bool,
     option(
@@ -64,27 +54,16 @@ AtRandom = Annotated[
 OptionalJobs = Annotated[
     str | None, option("Table of jobs with SLOs and service times, .yaml or .csv.")
 ]
-PolicyName = Annotated[str, option("Name of the policy.")]
-NoLearning = Annotated[
-    bool,
-    option("Take service times as stated; a Faro policy otherwise learns them.", "--no-learning"),
-]
-Address = Annotated[str | None, option("Address of Ray's dashboard, http://host:8265.")]
-ServeAddress = Annotated[
-    str | None, option("Address of Ray Serve.", default="port 8000 of the same host")
-]
-PrometheusAddress = Annotated[
-    str | None, option("Address of the Prometheus server to query, http://host:9090.")
-]
-PrometheusToken = Annotated[str | None, option("File with a bearer token for Prometheus.")]
+PolicyName = Annotated[str, option_of(RunOptions, "policy")]
+NoLearning = Annotated[bool, option_of(RunOptions, "no_learning")]
+Address = Annotated[str | None, option_of(RunOptions, "address")]
+ServeAddress = Annotated[str | None, option_of(RunOptions, "serve_address")]
+PrometheusAddress = Annotated[str | None, option_of(RunOptions, "prometheus")]
+PrometheusToken = Annotated[str | None, option_of(RunOptions, "prometheus_token")]
 ArrivalsQuery = Annotated[str | None, option("PromQL for requests per minute, one series per job.")]
 JobLabel = Annotated[str | None, option("Label of the series that names the job.")]
 Plugins = Annotated[
     list[str] | None, option("Python file that registers your extensions; repeatable.")
-]
-
-LogFormat = Annotated[
-    str, typer.Option("--log", help="Format of the log: text or json.", callback=use_log_format)
 ]
 
 

@@ -4,7 +4,7 @@
 
 The recorded days are training days. Forecasters are fitted to the days before each day. Every run
 begins with an equal share of the cores, and both policies serve the same requests. The seeds of the
-generated worlds are used nowhere else. docs/tuning.md has the table.
+generated worlds are used nowhere else. docs/tuning.md sums it up.
 """
 
 import argparse

@@ -226,7 +226,7 @@ def test_the_table_of_a_real_service_has_the_utility_of_poisson_arrivals(expecte
     assert expected == pytest.approx(np.mean(utility), abs=0.02)
 
 
-def test_a_replay_of_a_recommendation_has_the_utility_of_the_table(expected):
+def test_a_simulation_of_a_recommendation_has_the_utility_of_the_table(expected):
     day = Workload((VARIABLE,), np.full((1, 400), 60 * RATE_RPS, int))
     accepted = np.full(1, 0.01)
 

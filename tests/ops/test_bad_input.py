@@ -132,6 +132,10 @@ WORDS = {
     ],
     "run --jobs jobs.yaml": [
         ("--capacity 1000000000", "'--capacity': Input should be less than or equal to 1000000"),
+        ("--log xml", "log='xml' is unknown; accepted: text, json"),
+        ("--ca-file none.pem", "ca_file='none.pem': no such file; a PEM file with certificates"),
+        ("--metrics-port 70000", "'--metrics-port': Input should be less than or equal to 65535"),
+        ("--start-timeout 0", "start_timeout_s=0.0 must be a number > 0"),
         ("--backend rey", "backend='rey' is unknown; accepted: local, rayserve, deployments"),
         ("--stale-after -1", "stale_after_s=-1.0 must be a number >= 0"),
         ("--deadline 0", "deadline_s=0.0 must be None or a number > 0"),
@@ -171,6 +175,8 @@ WORDS = {
         ("--image faro@sha256:12", "is not an image name"),
         (f"--name {'x' * 64}", "must be a letter, then at most 46 of a-z, 0-9 and -"),
         ("--option=--earning", "No such option: --earning"),
+        ("--option=--stale-after=-1", "stale_after_s=-1.0 must be a number >= 0"),
+        ("--option=--log=xml", "log='xml' is unknown; accepted: text, json"),
         ("--option=--deadline=x", "Invalid value for '--deadline'"),
         ("--act ceilings", "act=ceilings needs --backend deployments"),
         ("--act bounds", "act='bounds' is unknown; accepted: replicas, ceilings"),
@@ -201,6 +207,7 @@ WORDS = {
     "freeze": [
         ("", "faro freeze needs one of --journal and --plan"),
         ("--journal j --plan n/p", "needs one of --journal and --plan"),
+        ("--until 2020-01-01 --journal run.journal", "ends before it begins"),
         ("--journal typo", "typo: no such file; expected a journal of `faro run`"),
     ],
     "replay": [("run.journal --policy Fairshare", "FairShare")],
@@ -356,8 +363,24 @@ FILES = {
         ("- {job: a, serve: {route: /a b}}\n", "route='/a b' must be "),
         (
             "- {job: a, serve: {import_pth: 'm:A'}}\n",
-            "job 'a': serve has an unknown key 'import_pth'; did you mean 'import_path'?",
+            "job 'a': unknown key 'serve.import_pth'; did you mean 'import_path'?",
         ),
+        ("- {job: a, serve: {args: 5}}\n", "job 'a': serve.args=5 must be a mapping"),
+        (
+            "- {job: a, serve: {concurrency: true}}\n",
+            "job 'a': serve.concurrency=True must be a whole number >= 1",
+        ),
+        ("- {job: a, serve: {deployment: 7}}\n", "job 'a': serve.deployment=7 must be text"),
+    ],
+    (
+        "manifests --backend deployments --prometheus http://p:9090 --out m --jobs bad.yaml",
+        "bad.yaml",
+    ): [
+        (
+            f"- {{job: a, deployment: {{{key}: 3, queries: {{}}}}}}\n",
+            f"job 'a': deployment.{key}=3 must be text",
+        )
+        for key in ("name", "namespace", "autoscaler", "resource")
     ],
     ("run --jobs jobs.yaml --address http://127.0.0.1:9 --history bad.csv", "bad.csv"): [
         ("time,job\n2026-01-15T00:00:10,a\n2026-01-15T00:00:05,a\n", "bad.csv, row 2"),
@@ -497,7 +520,7 @@ JOBS_TABLES = [
             "bad.yaml: job 'chat': replicas of kind disaggregated are simulated only",
         )
         for command in (
-            "run --backend local",
+            "run --backend local --capacity 4",
             "deploy --address http://127.0.0.1:9",
             "profile",
             "manifests --backend deployments --image faro:1 --out m",

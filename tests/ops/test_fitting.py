@@ -248,7 +248,7 @@ def test_with_an_unknown_capacity_an_order_takes_nothing_from_the_others():
 
 class TestWhatIsSaid:
     def settings(self, *rejected):
-        order = Override("a", "me", 0.0, replicas=50)
+        order = Override(job="a", by="me", from_s=0.0, replicas=50)
         return Settings(JOBS, {}, fixed=(order,), rejected=rejected)
 
     def test_the_board_says_what_the_job_has_instead(self):

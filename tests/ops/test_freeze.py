@@ -157,7 +157,7 @@ class TestTheSettings:
     def given(self, store, *jobs):
         for n, job in enumerate(jobs):
             replicas = None if job == ALL_JOBS else 5
-            store.change(adds=Override(job, "me", NOW_S - 100 + n, replicas=replicas))
+            store.change(adds=Override(job=job, by="me", from_s=NOW_S - 100 + n, replicas=replicas))
 
     def test_a_freeze_suspends_the_counts_before_it(self, store, watched):
         self.given(store, "a", ALL_JOBS)
@@ -180,7 +180,7 @@ class TestTheSettings:
         self, store, watched, monkeypatch
     ):
         self.given(store, "a")
-        store.change(adds=Override(ALL_JOBS, "me", NOW_S - 1, NOW_S + 3600))
+        store.change(adds=Override(job=ALL_JOBS, by="me", from_s=NOW_S - 1, until_s=NOW_S + 3600))
         before = watched.new()
         monkeypatch.setattr(time, "time", lambda: NOW_S + 3601)
         after = watched.new()
@@ -191,7 +191,7 @@ class TestTheSettings:
     def test_its_begin_is_one_line_that_says_who(self, store, watched):
         self.given(store, "a")
         before = watched.new()
-        store.change(adds=Override(ALL_JOBS, "me", NOW_S - 1))
+        store.change(adds=Override(job=ALL_JOBS, by="me", from_s=NOW_S - 1))
         (line,) = before.changes(watched.new())
         assert line.startswith("all jobs: frozen from ")
         assert line.endswith(", by me")

@@ -159,7 +159,7 @@ def test_the_certificate_authority_may_be_an_option(tmp_path, capsys, monkeypatc
     monkeypatch.setenv(CA_FILE, "unset")
     (tmp_path / "ca.pem").touch()
     (tmp_path / "jobs.csv").write_text("job\na\n")
-    command = ["run", "--jobs", str(tmp_path / "jobs.csv"), "--backend", "none"]
+    command = ["run", "--jobs", str(tmp_path / "jobs.csv"), "--policy", "AIAD"]
     assert cli.main([*command, "--ca-file", str(tmp_path / "no.pem")]) == 2
     assert "no such file; a PEM file with certificates" in capsys.readouterr().err
     assert os.environ[CA_FILE] == "unset"

@@ -180,7 +180,10 @@ JOBS = (Job("a", cold_start_s=5.0), Job("b", cold_start_s=5.0))
 
 def deployments(server, clock=None, cores=8.0):
     addresses = [
-        DeploymentRef(job, "jobs", job.name, Queries("r[$window]", "m[$window]")) for job in JOBS
+        DeploymentRef(
+            job, "jobs", job.name, Queries(requests="r[$window]", latency_mean_s="m[$window]")
+        )
+        for job in JOBS
     ]
     return Deployments(
         server, addresses, Measured(np.nan), clock or Clock.starting_now(in_s=-1000), cores

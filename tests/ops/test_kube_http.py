@@ -196,7 +196,11 @@ def test_an_informer_without_a_server_keeps_its_items_and_the_error(objects):
 # --- Prometheus -----------------------------------------------------------------------------------
 
 
-QUERIES = Queries("sum(increase(requests[$window]))", "mean[$window]", "p99[$window]")
+QUERIES = Queries(
+    requests="sum(increase(requests[$window]))",
+    latency_mean_s="mean[$window]",
+    latency_s="p99[$window]",
+)
 ENDS = np.array([880.0, 940.0, 1000.0])  # of minutes; it is 1030 now
 
 
@@ -239,7 +243,10 @@ def test_the_mean_latency_of_an_idle_job_is_zero_and_not_missing():
 
 
 def test_two_hundred_jobs_need_few_requests_and_keep_their_own_answers():
-    queries = [Queries(f"r{i:03d}[$window]", f"m{i:03d}[$window]") for i in range(200)]
+    queries = [
+        Queries(requests=f"r{i:03d}[$window]", latency_mean_s=f"m{i:03d}[$window]")
+        for i in range(200)
+    ]
     values = {f"r{i:03d}": [(when, i) for when in (*ENDS, 1030)] for i in range(200)}
     load, asked = observed(FakePrometheus(values), queries)
     assert load["arrivals_per_min"][:, -1].tolist() == list(range(200))
@@ -300,7 +307,7 @@ def rejecting(word, values=()) -> FakePrometheus:
     return one
 
 
-OTHER = Queries("other[$window]", "late[$window]")
+OTHER = Queries(requests="other[$window]", latency_mean_s="late[$window]")
 OF_OTHER = {"other": [(when, 7) for when in (*ENDS, 1030)], "late": [(1030, 0.5)]}
 SEVERAL = {
     "requests": [(880, 1)],
@@ -312,7 +319,10 @@ SEVERAL = {
     ("answer", "wrong"),
     [
         (FakePrometheus(OF_OTHER | SEVERAL), QUERIES),
-        (rejecting("bad", OF_OTHER), Queries("bad([$window]", "mean[$window]")),
+        (
+            rejecting("bad", OF_OTHER),
+            Queries(requests="bad([$window]", latency_mean_s="mean[$window]"),
+        ),
     ],
 )
 def test_a_wrong_query_of_one_job_leaves_the_data_of_the_others_whole(answer, wrong):
@@ -327,27 +337,30 @@ def test_a_wrong_query_of_one_job_leaves_the_data_of_the_others_whole(answer, wr
     [
         (
             FakePrometheus(SEVERAL),
-            "increase(requests)",
-            "query 'increase(requests)' has several answers; one is needed",
+            "increase(requests[$window])",
+            "query 'increase(requests[$window])' has several answers; one is needed",
         ),
-        (rejecting("bad"), "bad(", "query 'bad(': parse error"),
+        (rejecting("bad"), "bad([$window]", "query 'bad([$window]': parse error"),
     ],
 )
 def test_the_error_names_the_wrong_query_although_later_ones_are_answered(answer, query, error):
     with answer.serving() as server:
         metrics = DeploymentMetrics(server.url)
-        metrics.observe([Queries(query, "mean[$window]"), OTHER], ENDS, 1030.0)
+        metrics.observe(
+            [Queries(requests=query, latency_mean_s="mean[$window]"), OTHER], ENDS, 1030.0
+        )
     assert metrics.error.startswith(error)
 
 
 def test_the_token_of_prometheus_is_read_for_every_request(tmp_path):
     path = tmp_path / "token"
+    one_query = Queries.model_construct(requests="x[$window]", latency_mean_s="")
     with FakePrometheus().serving() as server:
         path.write_text("none yet")
         client = DeploymentMetrics(server.url, str(path))
         for token in ("one", "two"):
             path.write_text(token)
-            client.observe([Queries("x[$window]", "")], ENDS, 1000.0)
+            client.observe([one_query], ENDS, 1000.0)
     assert [one.headers["Authorization"] for one in server.asked] == ["Bearer one", "Bearer two"]
 
 

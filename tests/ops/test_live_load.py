@@ -393,7 +393,10 @@ class TestServeSpecs:
     @pytest.mark.parametrize(
         ("section", "message"),
         [
-            ({"max_ongoing": 3}, "unknown key 'max_ongoing'; did you mean 'max_ongoing_requests'?"),
+            (
+                {"max_ongoing": 3},
+                "unknown key 'serve.max_ongoing'; did you mean 'max_ongoing_requests'?",
+            ),
             ({"max_ongoing_requests": 0}, "max_ongoing_requests=0 must be a whole number >= 1"),
             ({"route": "no"}, "route='no' must be a slash and a name of 1 to 100 letters, digits"),
             ({"import_path": "module"}, "must read package.module:Class"),

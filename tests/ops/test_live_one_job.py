@@ -32,7 +32,7 @@ from faro_ops.operate.rayserve.statistics import (
     empty_row,
     fault_of,
 )
-from faro_ops.operate.startup import once
+from faro_ops.run_options import RunOptions
 
 START_S = 1_800_000_000
 PER_SECOND = 3  # requests that each replica serves
@@ -143,7 +143,7 @@ OF_B = 60 * PER_SECOND
 # --- sections of the jobs' table ------------------------------------------------------------------
 
 INVALID = [
-    ({"replicas": 3}, "serve has an unknown key 'replicas'"),
+    ({"replicas": 3}, "unknown key 'serve.replicas'"),
     ({"concurrency": 0}, "concurrency=0 must be a whole number >= 1"),
     ({"application": "../b"}, "application='../b' must be 1 to 100 letters"),
     ({"application": "a"}, "serve.application='a' belongs to job 'a'"),
@@ -193,10 +193,11 @@ def test_an_invalid_section_holds_its_job_until_it_is_valid_and_no_other(world):
 
 def test_changed_settings_with_one_invalid_section_are_used_and_with_only_such_ones_are_not():
     ray = FakeRay({"a": 1, "b": 1})
-    options = (None, None, Wanting([1, 1]), once, None, 5.0)
+    policy, clock = Wanting([1, 1]), Clock(START_S)
     with ray.served() as address:
         first = Settings(JOBS, {})
-        with backends.ray_serve(None, "rayserve", first, address, address, *options) as cluster_of:
+        options = RunOptions(jobs="jobs.yaml", address=address, serve_address=address)
+        with backends.ray_serve(options, None, first, policy, clock=clock) as cluster_of:
             cluster_of(first)
             of_b = Settings(JOBS, {"serve": {"b": {"concurrency": 0}}})
             assert cluster_of(of_b).jobs == JOBS

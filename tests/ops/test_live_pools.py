@@ -361,7 +361,7 @@ def test_the_jobs_of_a_pool_are_one_application_with_a_route_for_each():
         ({"a": {"application": "x"}}, "serve.application cannot be set in pool 'p'"),
         ({"a": {"concurrency": 2}}, "serve.concurrency cannot be set in pool 'p'"),
         ({"b": {"gateways": 2}}, "serve.gateways=2 differs from 1 of job 'a'"),
-        ({"a": {"binding": "soon"}}, "binding='soon' must be late or early"),
+        ({"a": {"binding": "soon"}}, "binding='soon' is unknown; accepted: late, early"),
     ],
 )
 def test_a_section_that_contradicts_the_pool_is_refused(sections, message):

@@ -59,10 +59,13 @@ class TestADamagedFile:
             (1, "it must be a mapping with a job"),
             ("[" * 100_000, "it must be a mapping with a job"),
             ({"by": "me", "from_s": 1.0, "replicas": 2}, "it names no job"),
-            ({"job": "a", "by": "me", "from_s": "x", "replicas": 2}, "are not Unix times"),
+            (
+                {"job": "a", "by": "me", "from_s": "x", "replicas": 2},
+                "from_s='x' must be a number >= 0",
+            ),
             ({"job": "a", "by": 7, "from_s": 1.0, "replicas": 2}, "must be text"),
             ({"job": "a", "by": "me", "from_s": 1.0}, "either replicas or load"),
-            (OF_A | {"replica": 2}, "'replica' is unknown; accepted: job, by"),
+            (OF_A | {"replica": 2}, "unknown key 'replica'; did you mean 'replicas'?"),
         ],
     )
     def test_one_invalid_order_does_not_lose_the_others(self, store, row, reason):
@@ -114,7 +117,7 @@ class TestADamagedFile:
     def test_a_row_that_this_version_does_not_know_stays_in_the_file(self, store):
         newer = {"job": "b", "by": "me", "from_s": 1.0, "pause": True}
         write_rows(store, newer)
-        store.change(adds=Override("a", "me", NOW_S, replicas=2))
+        store.change(adds=Override(job="a", by="me", from_s=NOW_S, replicas=2))
         first, _ = Texts(store.path.parent, "order").read()
         assert json.loads(first.body) == newer
 
@@ -124,7 +127,7 @@ def test_a_kill_at_any_byte_of_an_order_leaves_all_orders_or_all_but_this_one(st
     before = store.path.read_bytes()
     reader = database.connection_to(store.path)  # keeps the write-ahead log
     reader.execute("SELECT count(*) FROM text").fetchone()
-    store.change(adds=Override("b", "me", NOW_S, replicas=3))
+    store.change(adds=Override(job="b", by="me", from_s=NOW_S, replicas=3))
     log = database.beside(store.path)[0]
     content = log.read_bytes()
     reader.close()
@@ -145,7 +148,7 @@ class TestTwoWriters:
         jobs = [f"j{n}" for n in range(20)]
 
         def order(job):
-            store.change(adds=Override(job, "me", NOW_S, replicas=2))
+            store.change(adds=Override(job=job, by="me", from_s=NOW_S, replicas=2))
 
         threads = [threading.Thread(target=order, args=(job,)) for job in jobs]
         for thread in threads:
@@ -160,7 +163,7 @@ class TestTwoWriters:
             Texts(store.path.parent, "order").changing(),
             pytest.raises(OSError, match="another process has been writing it"),
         ):
-            store.change(adds=Override("a", "me", NOW_S, replicas=2))
+            store.change(adds=Override(job="a", by="me", from_s=NOW_S, replicas=2))
         assert store.read().valid == ()
 
     def test_a_controller_reads_orders_while_another_is_being_written(self, store):
@@ -191,7 +194,7 @@ class TestTheTable:
     def test_orders_take_effect_while_the_table_is_damaged(self, table, store):
         watched = Watched(table, LastKnown(store.read))
         table.write_text("- job: a\n- job: a\n")
-        store.change(adds=Override("b", "me", NOW_S - 1, replicas=3))
+        store.change(adds=Override(job="b", by="me", from_s=NOW_S - 1, replicas=3))
         assert watched.new().fixed_jobs == ("b",)
         with pytest.raises(ValueError, match="more than once"):
             watched.new()
@@ -201,13 +204,13 @@ class TestTextFromOutside:
     FORGED = "me\nfaro: job 'a': 9 replicas\x1b[2J" + 10_000 * "x"
 
     def test_who_gave_an_order_is_one_printable_line_of_bounded_length(self):
-        order = Override("a", self.FORGED, NOW_S, replicas=2)
+        order = Override(job="a", by=self.FORGED, from_s=NOW_S, replicas=2)
         assert order.by.isprintable()
         assert len(order.by) <= 200
 
     def test_an_order_for_a_job_with_any_name_is_one_printable_line(self, table, store):
         before = Watched(table).known
-        store.change(adds=Override(self.FORGED, "me", NOW_S, replicas=2))
+        store.change(adds=Override(job=self.FORGED, by="me", from_s=NOW_S, replicas=2))
         (line,) = before.changes(Watched(table, store.read).known)
         assert line.startswith("not in force: ")
         assert line.isprintable()
@@ -227,7 +230,7 @@ class TestTextFromOutside:
 def test_clearing_a_job_that_does_not_exist_removes_its_orders(tmp_path, capsys):
     store = JournalOverrides(tmp_path / "j")
     run(Still(), Wanting([1, 1]), JOBS, 15.0, journal=tmp_path / "j")
-    store.change(adds=Override("gone", "me", NOW_S, replicas=2))
+    store.change(adds=Override(job="gone", by="me", from_s=NOW_S, replicas=2))
     assert cli.main(["set", "gone", "--journal", str(tmp_path / "j"), "--clear"]) == 0
     assert store.read().valid == ()
     assert cli.main(["set", "gone", "--journal", str(tmp_path / "j"), "--clear"]) == 2

@@ -35,8 +35,8 @@ from faro_ops.operate.loop.renewal import renewed
 from faro_ops.operate.loop.resume import resume_run
 from faro_ops.operate.memory.override_store import JournalOverrides
 from faro_ops.operate.memory.overrides import Override, Settings, Watched
-from faro_ops.operate.startup import once
 from faro_ops.protocol import LiveGuardrails
+from faro_ops.run_options import RunOptions
 
 NOW_S = time.time()
 
@@ -68,7 +68,9 @@ class TestTheSettings:
         path = tmp_path / "j"
         path.mkdir()
         watched = Watched(table, JournalOverrides(path).read)
-        JournalOverrides(path).change(adds=Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5))
+        JournalOverrides(path).change(
+            adds=Override(job="a", by="me", from_s=NOW_S - 1, until_s=NOW_S + 3600, replicas=5)
+        )
         new = watched.new()
         assert (new.jobs[0].max_replicas, new.fixed_jobs) == (5, ("a",))
         assert new.jobs[1] == Job("b")
@@ -76,7 +78,9 @@ class TestTheSettings:
     def test_an_override_ends_without_an_edit(self, table, tmp_path, monkeypatch):
         path = tmp_path / "j"
         path.mkdir()
-        JournalOverrides(path).change(adds=Override("a", "me", NOW_S - 1, NOW_S + 3600, replicas=5))
+        JournalOverrides(path).change(
+            adds=Override(job="a", by="me", from_s=NOW_S - 1, until_s=NOW_S + 3600, replicas=5)
+        )
         watched = Watched(table, JournalOverrides(path).read)
         before = watched.known
         monkeypatch.setattr(time, "time", lambda: NOW_S + 3601)
@@ -89,7 +93,7 @@ class TestTheSettings:
     ):
         path = tmp_path / "j"
         path.mkdir()
-        event = Override("a", "me", NOW_S - 1, NOW_S + 3600, load=3.0)
+        event = Override(job="a", by="me", from_s=NOW_S - 1, until_s=NOW_S + 3600, load=3.0)
         JournalOverrides(path).change(adds=event)
         watched = Watched(table, JournalOverrides(path).read)
         before = watched.known
@@ -129,7 +133,7 @@ class TestTheSettings:
 )
 def test_an_impossible_override_is_refused(fields, told):
     with pytest.raises(ValueError, match=told):
-        Override("a", "me", NOW_S, **fields)
+        Override.of({"job": "a", "by": "me", "from_s": NOW_S, **fields})
 
 
 def stopped_at(now_s):
@@ -422,7 +426,7 @@ def test_overrides_beside_the_journal_and_in_the_plan_are_both_in_force(tmp_path
     monkeypatch.setattr(NamespacedName, "connect", lambda self, **_: api)
     monkeypatch.setattr("faro_ops.operate.kube.preflight.check_server", lambda api: None)
     path = str(tmp_path / "j")
-    JournalOverrides(path).change(adds=Override("a", "me", NOW_S, replicas=5))
+    JournalOverrides(path).change(adds=Override(job="a", by="me", from_s=NOW_S, replicas=5))
     read = backends.overrides_of(NamespacedName("faro", "faro"), path)
     assert [(one.job, one.replicas) for one in read().valid] == [("a", 5), ("b", 2)]
 
@@ -434,9 +438,7 @@ def test_new_settings_that_a_check_refuses_are_not_waited_for(tmp_path, monkeypa
     table.write_text("- {job: a}\n- {job: b}\n")
 
     @contextmanager
-    def served(
-        home, backend, settings, address, serve_address, clock, capacity, policy, ensure, *_
-    ):
+    def served(*_, clock, ensure, **given):
         def check(new):
             if len(new.jobs) == 3:
                 refused.append(new)
@@ -470,7 +472,7 @@ def faro_run(monkeypatch, table, at_tick, check=lambda new: None, *options):
     ticks = itertools.count(1)
 
     @contextmanager
-    def served(home, backend, settings, address, serve_address, clock, *_):
+    def served(*_, clock, **given):
         class Watched(Still):
             def advance(self, until_s):
                 clock.wait_until(until_s)
@@ -559,8 +561,9 @@ def test_new_settings_are_used_although_ray_is_away():
     ray = FakeRay({"a": 1, "b": 1})
     settings = Settings(JOBS, {})
     with ray.served() as address:
-        options = (address, address, None, None, Wanting([1, 1]), once, None, 5.0)
-        with backends.ray_serve(None, "rayserve", settings, *options) as cluster_of:
+        options = RunOptions(jobs="jobs.yaml", address=address, serve_address=address)
+        policy, clock = Wanting([1, 1]), stopped_at(0.0)
+        with backends.ray_serve(options, None, settings, policy, clock=clock) as cluster_of:
             cluster_of(settings)
             ray.status = 503
             assert cluster_of(settings).jobs == JOBS

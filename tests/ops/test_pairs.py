@@ -126,12 +126,12 @@ def test_the_command_recommends_from_files(jobs_table, counts_table, capsys):
 
 
 @pytest.mark.slow
-def test_a_replay_finds_the_capacity_that_the_slos_need():
+def test_a_simulation_finds_the_capacity_that_the_slos_need():
     found = recommend(HISTORY, forecaster="persistence", report=quiet)
     assert found.slo_met
-    assert found.replay is not None
-    assert found.replay.required_cores >= 2
-    assert (found.replay.fixed["replicas"] > 0).all()
+    assert found.simulated is not None
+    assert found.simulated.required_cores >= 2
+    assert (found.simulated.fixed["replicas"] > 0).all()
 
 
 def test_a_day_is_simulated_with_the_best_pairs(jobs_table, counts_table, capsys):

@@ -74,6 +74,8 @@ BAD_ROWS = [
     ({"job": "b"}, "either replicas or load"),
     ({"job": "b", "replicas": 2, "load": 2.0}, "either replicas or load"),
     ({"job": "b", "replicas": 0}, "replicas=0 must be a whole number"),
+    ({"job": "b", "replicas": True}, "replicas=True must be a whole number"),
+    ({"job": 7, "replicas": 1}, "job=7 must be text"),
     ({"job": "b", "replicas": 1, "until": "noon"}, "until='noon' must be a date and time"),
     ({"job": "b", "replicas": 1, "from": 3}, "from=3 must be a date and time"),
     (
@@ -85,7 +87,7 @@ BAD_ROWS = [
         },
         "ends before it begins",
     ),
-    ({"job": "b", "load": "3"}, "load='3' must be a factor"),
+    ({"job": "b", "load": "3"}, "load='3' must be a number > 0"),
     ({"job": "*", "replicas": 2}, "stands for all jobs, which can only be frozen"),
     ({"job": "gone", "replicas": 2}, "no such job in the jobs' table"),
     (3, "it must be a mapping with a job"),
@@ -281,7 +283,7 @@ def test_orders_that_two_people_set_at_once_are_both_kept(api, monkeypatch):
 
     def order(job):
         store = PlanOverrides(api, "faro", "faro")
-        store.change(adds=Override(job, "me", NOW_S, replicas=2))
+        store.change(adds=Override(job=job, by="me", from_s=NOW_S, replicas=2))
 
     threads = [threading.Thread(target=order, args=(job,)) for job in "ab"]
     for thread in threads:

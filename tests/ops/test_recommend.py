@@ -25,7 +25,7 @@ from faro_ops import cli
 from faro_ops.advise.recommend import recommendation
 from faro_ops.advise.recommend.advice import advise
 from faro_ops.advise.recommend.recommendation import recommend
-from faro_ops.advise.recommend.replay import Replay, busiest_part
+from faro_ops.advise.recommend.simulated_days import SimulatedDays, busiest_part
 from faro_ops.advise.recommend.sizing import (
     SEEDS,
     required_cores,
@@ -149,12 +149,13 @@ def test_a_clock_time_in_a_day_of_more_than_24_hours_is_its_last_one(at, minutes
     )
 
 
-def test_a_few_minutes_are_enough_for_a_plan_but_not_for_a_replay():
+def test_a_few_minutes_are_enough_for_a_plan_but_not_for_a_simulation():
     history = history_of(JOBS, STEADY[:, :5])
     quiet = lambda line: None  # noqa: E731
     assert (recommend(history, 9, report=quiet).advice.plan.target >= 1).all()
     with pytest.raises(
-        ValueError, match="5 minutes of counts; a replay needs at least 23; --capacity needs none"
+        ValueError,
+        match="5 minutes of counts; a simulation needs at least 23; --capacity needs none",
     ):
         recommend(history, report=quiet)
     with pytest.raises(
@@ -209,7 +210,7 @@ def test_a_job_whose_slo_no_number_of_replicas_meets_needs_those_that_its_load_k
     assert (required <= [1, 4, 8]).all()
 
 
-def test_a_capacity_meets_the_slos_if_its_own_replay_does():
+def test_a_capacity_meets_the_slos_if_its_own_simulation_does():
     curve = pd.DataFrame(
         {
             "capacity_cores": [4, 8, 12],
@@ -218,7 +219,9 @@ def test_a_capacity_meets_the_slos_if_its_own_replay_does():
         }
     )
     fixed = pd.DataFrame({"replicas": [1]})
-    met = [Replay(cores, "", curve, fixed, pd.DataFrame()).slo_met for cores in (2, 4, 8, 12)]
+    met = [
+        SimulatedDays(cores, "", curve, fixed, pd.DataFrame()).slo_met for cores in (2, 4, 8, 12)
+    ]
     assert met == [False, True, False, True]
 
 
@@ -274,7 +277,7 @@ def test_too_little_capacity_is_exit_status_3(counts_csv, capsys):
 
 
 @pytest.mark.slow
-def test_without_a_capacity_it_takes_that_of_the_replayed_day_and_marks_it(
+def test_without_a_capacity_it_takes_that_of_the_simulated_day_and_marks_it(
     counts_csv, tmp_path, capsys
 ):
     picture = tmp_path / "curve.html"
@@ -309,7 +312,7 @@ def test_a_capacity_suffices_if_every_job_keeps_its_own_slo_and_the_worst_one_is
     trials = run_trials(workload, {"faro": learned}, size, draws, initial=fair_share(jobs, size))
     rates = [violation_rate_by_job(trial.run) for trial in trials]
     assert any((of_seed > accepted).any() for of_seed in rates)
-    # A capacity that does not suffice with one seed is not replayed with the others.
+    # A capacity that does not suffice with one seed is not simulated with the others.
     worst = [of_seed[np.argmax(of_seed / accepted)] for of_seed in rates]
     assert np.abs(short["slo_violation_rate"].iloc[-1] - worst).min() <= 1e-6
     assert required_cores(curve) is None or required_cores(curve) > size
@@ -425,7 +428,7 @@ def test_the_check_of_the_pipeline_names_a_job_that_the_published_router_caps(
     assert "requests/s; more arrive in the busiest minute of large (120)" in capsys.readouterr().err
 
 
-def test_the_replay_serves_each_job_with_its_own_max_ongoing_requests():
+def test_the_simulation_serves_each_job_with_its_own_max_ongoing_requests():
     """One request at a time: whatever arrives while a replica serves is dropped."""
     workload = Workload((Job("few"), Job("many")), np.full((2, 30), 200))
     limited = replace(LIVE, own_limits=(("few", 1),))

@@ -19,10 +19,10 @@ from faro_lib.simulate import LIVE, SimulatedCluster
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import Job, Workload
 from faro_ops import cli
-from faro_ops.advise.recommend import recommendation, replay, sizing
+from faro_ops.advise.recommend import recommendation, simulated_days, sizing
 from faro_ops.advise.recommend.advice import LEAST_GAIN, advise
 from faro_ops.advise.recommend.recommendation import Recommendation, recommend
-from faro_ops.advise.recommend.replay import Replay
+from faro_ops.advise.recommend.simulated_days import SimulatedDays
 from faro_ops.advise.recommend.sizing import (
     SEEDS,
     VARIATIONS,
@@ -190,7 +190,7 @@ def test_low_rates_are_printed_with_three_digits(ample):
 
 
 @pytest.mark.slow
-def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_cluster_does_not_need(
+def test_the_output_names_the_simulated_time_the_worst_job_and_what_a_large_cluster_does_not_need(
     tmp_path, capsys
 ):
     counts = timed(tmp_path / "my.csv", days=0.1, peak="2026-11-26T16:00")
@@ -198,10 +198,10 @@ def test_the_output_names_the_replayed_time_the_worst_job_and_what_a_large_clust
     arguments = f"--workload {counts} --jobs {tmp_path}/jobs.csv --forecaster persistence".split()
     assert cli.main(["recommend", *arguments, "--capacity", "20", "--curve"]) == 0
     out, err = capsys.readouterr()
-    assert "replaying the last 2.4 hours at several capacities" in err
+    assert "simulating the last 2.4 hours at several capacities" in err
     alone = "fixed replicas, chosen in hindsight, keep the SLOs; .*"
     assert re.search(rf"^\d+ cores .*{alone}\n\d+ cores or more keep", out, re.MULTILINE)
-    assert "each job keeps its SLO on each replayed day (the last 2.4 hours)" in out
+    assert "each job keeps its SLO on each simulated day (the last 2.4 hours)" in out
     assert "% (a: " in out
     assert "service_scv is not given for a: " in err
     assert "cold_start_s is not given for a: " in err
@@ -294,14 +294,14 @@ def searched(monkeypatch, late, **options):
 
     `late(cores, seed)` is the share that is late.
     """
-    replays = []
+    simulations = []
 
-    def replayed(policy, size, workload, seed, serving_model, start):
-        replays.append((size, "another day" if policy.name == "another" else seed))
+    def simulated(policy, size, workload, seed, serving_model, start):
+        simulations.append((size, "another day" if policy.name == "another" else seed))
         decisions = SimpleNamespace(running=np.ones((1, 1)))
-        return SimpleNamespace(decisions=decisions, late=late(*replays[-1]))
+        return SimpleNamespace(decisions=decisions, late=late(*simulations[-1]))
 
-    monkeypatch.setattr(sizing, "run_with", replayed)
+    monkeypatch.setattr(sizing, "run_with", simulated)
     monkeypatch.setattr(sizing, "_draws", lambda workload, model, seeds: range(seeds))
     monkeypatch.setattr(sizing, "violation_rate_by_job", lambda run: np.array([run.late]))
     monkeypatch.setattr(sizing, "minute_utility", lambda run: np.ones((1, 5)))
@@ -310,54 +310,54 @@ def searched(monkeypatch, late, **options):
     curve = violations_by_capacity(
         workload, policy, (1, 20), np.array([0.01]), report=QUIET, **options
     )
-    return curve, replays
+    return curve, simulations
 
 
 def test_the_required_capacity_suffices_with_every_seed(monkeypatch):
     """With the first seed, 13 cores suffice; with the third one, 15."""
-    curve, replays = searched(
+    curve, simulations = searched(
         monkeypatch, lambda cores, seed: 0.5 if cores < (13, 13, 15)[seed] else 0.001
     )
     assert required_cores(curve) == 15
-    assert {seed for cores, seed in replays if cores == 15} == {0, 1, 2}
+    assert {seed for cores, seed in simulations if cores == 15} == {0, 1, 2}
     assert curve.loc[curve["capacity_cores"] == 14, "slo_violation_rate"].item() == 0.5
-    assert len(set(replays)) == len(replays)
+    assert len(set(simulations)) == len(simulations)
 
 
-def test_most_capacities_that_do_not_suffice_are_replayed_only_once(monkeypatch):
-    """The third seed needs most. It is known once all have been replayed at 20 cores."""
+def test_most_capacities_that_do_not_suffice_are_simulated_only_once(monkeypatch):
+    """The third seed needs most. It is known once all have been simulated at 20 cores."""
     late = {seed: enough / 10_000 for seed, enough in enumerate((13, 13, 15))}
-    curve, replays = searched(
+    curve, simulations = searched(
         monkeypatch, lambda cores, seed: 0.5 if cores < (13, 13, 15)[seed] else late[seed]
     )
     assert required_cores(curve) == 15
-    assert [cores for cores, seed in replays[:3]] == [20] * 3
-    assert {seed for cores, seed in replays if cores < 15} == {2}
-    assert len(replays) == 3 + 5 + 2 + 2  # at 20, a bisection, at 15 with others, and below
+    assert [cores for cores, seed in simulations[:3]] == [20] * 3
+    assert {seed for cores, seed in simulations if cores < 15} == {2}
+    assert len(simulations) == 3 + 5 + 2 + 2  # at 20, a bisection, at 15 with others, and below
 
 
-def test_a_replay_that_failed_remains_the_first_to_be_tried(monkeypatch):
+def test_a_simulation_that_failed_remains_the_first_to_be_tried(monkeypatch):
     """With 16 cores or more, the third seed has the fewest late requests; with fewer, it fails."""
     late = (0.005, 0.004, 0.0)
-    curve, replays = searched(
+    curve, simulations = searched(
         monkeypatch, lambda cores, seed: 0.5 if cores < (2, 2, 16)[seed] else late[seed]
     )
     assert required_cores(curve) == 16
-    half = [seed for cores, seed in replays if cores == 8]
+    half = [seed for cores, seed in simulations if cores == 8]
     assert half == [2]
 
 
-def test_a_given_capacity_has_the_worst_of_all_replays(monkeypatch):
-    """It stands beside the fixed replicas, which have the worst of all replays, too."""
+def test_a_given_capacity_has_the_worst_of_all_simulations(monkeypatch):
+    """It stands beside the fixed replicas, which have the worst of all simulations, too."""
     day = Workload((Job("a"),), np.zeros((1, 5), int)), SimpleNamespace(name="another")
     for at_16 in (0.004, 0.4):
-        curve, replays = searched(
+        curve, simulations = searched(
             monkeypatch,
             lambda cores, run, at_16=at_16: at_16 if run == "another day" else 0.0,
             others=[day],
             include=16,
         )
-        assert {run for cores, run in replays if cores == 16} == {0, 1, 2, "another day"}
+        assert {run for cores, run in simulations if cores == 16} == {0, 1, 2, "another day"}
         assert curve.loc[curve["capacity_cores"] == 16, "slo_violation_rate"].item() == at_16
 
 
@@ -369,9 +369,9 @@ def test_the_required_capacity_suffices_on_another_day(monkeypatch):
         enough = 12 if run == "another day" else 9
         return 0.5 if cores < enough else 0.0
 
-    curve, replays = searched(monkeypatch, late, others=[day])
+    curve, simulations = searched(monkeypatch, late, others=[day])
     assert required_cores(curve) == 12
-    assert {run for cores, run in replays if cores == 12} == {0, 1, 2, "another day"}
+    assert {run for cores, run in simulations if cores == 12} == {0, 1, 2, "another day"}
 
 
 def test_a_capacity_below_one_that_fails_is_not_required(monkeypatch):
@@ -384,9 +384,9 @@ def test_a_capacity_below_one_that_fails_is_not_required(monkeypatch):
 def test_the_search_goes_beyond_fixed_replicas_and_ends(monkeypatch):
     curve, _ = searched(monkeypatch, lambda cores, seed: 0.5 if cores < 33 else 0.0)
     assert required_cores(curve) == 33
-    curve, replays = searched(monkeypatch, lambda cores, seed: 0.5)
+    curve, simulations = searched(monkeypatch, lambda cores, seed: 0.5)
     assert required_cores(curve) is None
-    assert len(replays) < 8
+    assert len(simulations) < 8
     assert curve["capacity_cores"].max() <= 50
 
 
@@ -410,8 +410,8 @@ def concluded(required, replicas, now=None, more=0.005):
     cases = cases.assign(
         fixed_worst_job="a", fixed_slo_violation_rate=0.02, fixed_accepted_rate=0.01
     )
-    replayed = Replay(8, "the last 24 hours", curve, fixed, cases)
-    return _text(Recommendation(advice, None, now, replayed)).splitlines()
+    simulated = SimulatedDays(8, "the last 24 hours", curve, fixed, cases)
+    return _text(Recommendation(advice, None, now, simulated)).splitlines()
 
 
 def persisting():
@@ -421,7 +421,7 @@ def persisting():
 def test_the_last_line_says_how_many_cores_suffice_with_scaling_and_without():
     alike = (
         "both are judged alike: they begin a day with the same replicas, "
-        "and each job keeps its SLO on each replayed day (the last 24 hours)"
+        "and each job keeps its SLO on each simulated day (the last 24 hours)"
     )
     alone = "7 cores in fixed replicas, chosen in hindsight, keep the SLOs"
     alone += "; without scaling, set the column `fixed on 8`"
@@ -479,7 +479,7 @@ def test_a_policy_that_changes_nothing_has_exactly_the_figures_of_fixed_replicas
 
     for cores in (5, 12):
         accepted = np.array([0.01, 0.05])
-        found = replay.replay_of(history, policy_for, cores, accepted, LIVE, QUIET)
+        found = simulated_days.simulate_days(history, policy_for, cores, accepted, LIVE, QUIET)
         (rates,) = found.curve.loc[found.curve["capacity_cores"] == cores, "violation_rates"]
         with_fixed = found.fixed.set_index("job")["violation_rate_on_all_cores"]
         assert rates == with_fixed.to_dict()
@@ -490,16 +490,16 @@ def test_a_policy_that_changes_nothing_has_exactly_the_figures_of_fixed_replicas
 
 
 def test_fixed_replicas_and_faro_are_judged_on_the_same_days_and_others_are_named():
-    """Of five earlier days, the three with most load are replayed. The burst of `b` is not."""
+    """Of five earlier days, the three with most load are simulated. The burst of `b` is not."""
     jobs = (Job("a"), Job("b"))
     earlier = np.full((5, 1, 2, 40), 60.0)
     earlier[:3, :, 0, 10:15] = 1500.0
     earlier[4, :, 1, 10:15] = 1200.0
     history = history_of(jobs, np.full((2, 40), 60.0), earlier=earlier)
-    days = replay.days_to_replay(history)
+    days = simulated_days.days_to_simulate(history)
     assert [day.minutes for day in days.every] == [40] * 4
     assert len(days.busiest) == 3
-    assert len(days.unreplayed) == 2
+    assert len(days.not_simulated) == 2
     for past, day in zip([*days.busiest, days.last], days.every):
         assert np.array_equal(past.traces.workload().requests_per_min, day.requests_per_min)
 
@@ -507,20 +507,20 @@ def test_fixed_replicas_and_faro_are_judged_on_the_same_days_and_others_are_name
         return tuned(PolicyContext(past.jobs, past.forecaster("persistence"), "half-mmc"))
 
     said = []
-    replay.replay_of(history, policy_for, 12, np.full(2, 0.01), LIVE, said.append)
-    (line,) = [line for line in said if "a recorded day that is not replayed" in line]
+    simulated_days.simulate_days(history, policy_for, 12, np.full(2, 0.01), LIVE, said.append)
+    (line,) = [line for line in said if "a recorded day that is not simulated" in line]
     assert re.match(r"with 1 fixed replicas, \d+ % of the requests of b are late", line)
 
 
 class Halted(Exception):
-    """The replays have begun."""
+    """The simulations have begun."""
 
 
 @pytest.mark.parametrize("capacity", [4, None])
-def test_the_plan_is_told_before_the_first_replay(
+def test_the_plan_is_told_before_the_first_simulation(
     tmp_path, capsys, by_formula, monkeypatch, capacity
 ):
-    """Without --capacity, the plan needs the replays; a first estimate does not."""
+    """Without --capacity, the plan needs the simulations; a first estimate does not."""
     counts = [f"{minute},a,300" for minute in range(40)]
     (tmp_path / "my.csv").write_text("\n".join(["minute,job,requests", *counts]))
 
@@ -580,7 +580,7 @@ def test_fixed_replicas_suffice_on_every_day():
 
 
 @pytest.mark.slow
-def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_the_whole_cluster(
+def test_the_earlier_day_with_most_load_is_simulated_and_fixed_replicas_may_use_the_whole_cluster(
     tmp_path, capsys
 ):
     rows = [
@@ -595,7 +595,7 @@ def test_the_earlier_day_with_most_load_is_replayed_and_fixed_replicas_may_use_t
     ).split()
     assert cli.main(["recommend", *arguments]) == 0
     out, err = capsys.readouterr()
-    assert "replaying all 3 days at several capacities" in err
+    assert "simulating all 3 days at several capacities" in err
     assert "another day: worst job a" in err
     assert "in fixed replicas, chosen in hindsight, keep the SLOs" in out
     heads, *rows = (
@@ -617,8 +617,8 @@ def test_a_job_whose_bounds_forbid_enough_replicas_does_not_end_the_search_for_a
     said = []
     history = history_of(pinned, np.tile([[3000.0], [60.0]], 40))
     found = recommend(history, 5, with_curve=True, forecaster="persistence", report=said.append)
-    assert found.replay.fixed["replicas"].tolist()[0] == 0
-    assert found.replay.curve["capacity_cores"].min() >= 4
+    assert found.simulated.fixed["replicas"].tolist()[0] == 0
+    assert found.simulated.curve["capacity_cores"].min() >= 4
     assert not found.slo_met
     assert any("max_replicas (3)" in line for line in _text(found).splitlines())
 
@@ -630,11 +630,11 @@ def test_the_present_replicas_are_judged_although_the_table_asks_for_more():
 
 
 @pytest.mark.slow
-def test_earlier_days_with_several_samples_are_replayed_too(by_formula):
+def test_earlier_days_with_several_samples_are_simulated_too(by_formula):
     """A training day of the generated workload has four samples of its counts, the last one."""
     history = history_of((Job("a"),), np.full((1, 40), 300.0), earlier=np.full((2, 4, 1, 40), 300))
     found = recommend(history, 4, with_curve=True, forecaster="persistence", report=QUIET)
-    assert found.replay.days == "all 3 days"
+    assert found.simulated.days == "all 3 days"
 
 
 def test_a_queue_that_grows_without_limit_has_no_latency(by_formula):
@@ -654,7 +654,7 @@ def test_a_job_whose_present_replicas_are_unknown_has_a_question_mark():
     assert row[heads.index("late with fixed on 8")] == "0.12 %"
 
 
-def test_a_day_of_many_requests_is_replayed_in_its_busiest_hours(
+def test_a_day_of_many_requests_is_simulated_in_its_busiest_hours(
     tmp_path, capsys, by_formula, monkeypatch
 ):
     counts = timed(tmp_path / "my.csv", days=1.2, peak="2026-11-26T12:00")
@@ -662,13 +662,13 @@ def test_a_day_of_many_requests_is_replayed_in_its_busiest_hours(
     monkeypatch.setattr(
         sizing, "fixed_replicas", lambda days, *given: spans.append(days[-1].minutes) or 1 / 0
     )
-    for most in (replay.MOST_REQUESTS, 100_000):
-        monkeypatch.setattr(replay, "MOST_REQUESTS", most)
+    for most in (simulated_days.MOST_REQUESTS, 100_000):
+        monkeypatch.setattr(simulated_days, "MOST_REQUESTS", most)
         with pytest.raises(ZeroDivisionError):
             cli.main(["recommend", "--workload", counts, "--forecaster", "persistence"])
     assert spans == [int(1.2 * DAY), 360]
     assert re.search(
-        r"replaying \d\d:\d\d to \d\d:\d\d, the busiest, at several", capsys.readouterr().err
+        r"simulating \d\d:\d\d to \d\d:\d\d, the busiest, at several", capsys.readouterr().err
     )
 
 

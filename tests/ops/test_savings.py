@@ -59,7 +59,7 @@ def test_only_replicas_that_are_alike_could_be_shared():
     assert [job.models_per_replica for job in shared] == [3, 3, 3, None, 2, 2]
 
 
-def test_without_two_alike_it_fails_before_the_replay(history):
+def test_without_two_alike_it_fails_before_the_simulation(history):
     unlike = history_of((JOBS[0],), history.today[:1], earlier=history.traces.train[:, :, :1])
     with pytest.raises(ValueError, match="no two jobs could share replicas"):
         recommend(unlike, with_sharing=True, report=pytest.fail)

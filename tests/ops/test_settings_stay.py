@@ -182,7 +182,7 @@ def test_an_api_server_that_is_silent_during_a_change_ends_nothing(server, run, 
     [
         ({"queries": {}}, "deployment.queries.requests is missing"),
         ({"queries": {"requests": 5, "latency_mean_s": "y[$window]"}}, "requests=5 must be text"),
-        ({"replicas": 3}, "deployment.replicas is unknown"),
+        ({"replicas": 3}, "unknown key 'deployment.replicas'"),
         ({"namespace": "kube-system"}, "belongs to Kubernetes itself"),
         ({"namespace": "other"}, "deployment.namespace='other' differs from 'jobs'"),
         ({"resource": "nvidia.com/gpu"}, "deployment.resource='nvidia.com/gpu' differs"),

@@ -122,18 +122,18 @@ MISTAKES = [
         {"workload": "faro-10jobs", "capacities": [9]},
         "capacities: 9 replicas are fewer than the 10 jobs of faro-10jobs",
     ),
-    ({"capacities": [0]}, "capacities.0=0 should be greater than 0"),
-    ({"capacities": 36}, "capacities=36 should be a valid list"),
-    ({"trials": 0}, "trials=0 should be greater than or equal to 1"),
-    ({"trials": 1.5}, "trials=1.5 should be a valid integer"),
-    ({"minutes": "all"}, "minutes='all' should be a valid integer"),
+    ({"capacities": [0]}, "capacities.0=0 must be greater than 0"),
+    ({"capacities": 36}, "capacities=36 must be a list"),
+    ({"trials": 0}, "trials=0 must be a whole number >= 1 and <= 10000"),
+    ({"trials": 1.5}, "trials=1.5 must be a whole number >= 1"),
+    ({"minutes": "all"}, "minutes='all' must be a whole number >= 1"),
     (
         {"ablation": {"capacity": [32]}},
         "unknown key 'ablation.capacity'; did you mean 'capacities'?",
     ),
     (
         {"ablation": {"objective": "Summ"}},
-        "ablation.objective='Summ' should be 'Sum', 'Fair', 'FairSum', ",
+        "ablation.objective='Summ' is unknown; did you mean 'Sum'?",
     ),
     ({"scale": {"curve": [20, 20]}}, "has 20 more than once"),
     (
@@ -143,22 +143,22 @@ MISTAKES = [
     ({"scale": {"policies": ["AIAD", "AIAD"]}}, "has 'AIAD' more than once"),
     (
         {"sensitivity": {"forecast_error": [-0.1]}},
-        "sensitivity.forecast_error.0=-0.1 should be greater than or equal to 0",
+        "sensitivity.forecast_error.0=-0.1 must be greater than or equal to 0",
     ),
-    ({"sensitivity": {"interval_s": [0]}}, "sensitivity.interval_s.0=0 should be greater than 0"),
+    ({"sensitivity": {"interval_s": [0]}}, "sensitivity.interval_s.0=0 must be greater than 0"),
     (
         {"sensitivity": {"interval_s": [60, 45]}},
-        "sensitivity.interval_s.1=45 should be a multiple of 10",
+        "sensitivity.interval_s.1=45 must be a multiple of 10",
     ),
     (
         {"sensitivity": {"policies": ["AIAD"]}},
         "sensitivity.policies=['AIAD'] list should have at least 2 items",
     ),
     ({"live": {"scale": 7}}, "live.scale=7 must divide 60: 1, 2, 3, 4, 5, 6, 10, ..."),
-    ({"live": {"tick_s": 10}}, "live.tick_s=10 should be greater than or equal to 30"),
+    ({"live": {"tick_s": 10}}, "live.tick_s=10 must be a number >= 30"),
     (
         {"backend": "kindd"},
-        "backend='kindd' should be 'none', 'recorded', 'local', 'kind' or 'kubernetes'",
+        "backend='kindd' is unknown; did you mean 'kind'?",
     ),
 ]
 

@@ -47,6 +47,7 @@ ORDER = {
         *(
             "errors",
             "files",
+            "section",
             "log",
             "jobs_table",
             "request_deadline",
@@ -54,7 +55,7 @@ ORDER = {
             "prometheus",
             "free_memory",
         ),
-        *("protocol", "journal", "recorded_days", "operate", "advise", "cli"),
+        *("protocol", "run_options", "journal", "recorded_days", "operate", "advise", "cli"),
     ],
 }
 # The rooms of `faro_ops.operate`, in the same order.

@@ -17,6 +17,10 @@ CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 SCROLLED_TABLES = """[...document.querySelectorAll(".md-typeset__scrollwrap")]
   .filter(one => one.scrollWidth > one.clientWidth + 1)
   .map(one => one.querySelector("th").innerText)"""
+# The first lines of the notebooks' code cells that are wider than the page.
+SCROLLED_CELLS = """[...document.querySelectorAll(".jp-CodeCell .jp-InputArea pre")]
+  .filter(one => one.scrollWidth > one.clientWidth + 1)
+  .map(one => one.innerText.split("\\n")[0])"""
 
 
 def test_its_tools_are_no_part_of_the_main_environment():
@@ -212,6 +216,7 @@ def test_every_page_fits_the_screen_without_a_complaint_or_a_barrier(browser, si
         wide = ["too wide"] * (browser.evaluate("document.documentElement.scrollWidth") > width)
         if width > 1000:
             wide += [f"the table of {head} scrolls" for head in browser.evaluate(SCROLLED_TABLES)]
+            wide += [f"the cell {line} scrolls" for line in browser.evaluate(SCROLLED_CELLS)]
         if problems := [*map(str, browser.complaints), *wide, *browser.barriers()]:
             found[page.relative_to(site).as_posix()] = problems
     browser.colours("")

@@ -2,8 +2,8 @@
 
     python tests/support/calibrated_kinds.py [SEED]
 
-The plain simulator of the tests simulates them. Prints the table of docs/replicas.md. One service
-takes 10 to 30 CPU seconds.
+The plain simulator of the tests simulates them. Prints a row per service; docs/replicas.md sums
+them up. One service takes 10 to 30 CPU seconds.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class World:
         self.guardrails = LiveGuardrails()
         self.clock = Clock.starting_now(in_s=-1000)
         self.metrics = Measured(np.full(len(self.jobs), 60.0))
-        queries = Queries("r[$window]", "m[$window]")
+        queries = Queries(requests="r[$window]", latency_mean_s="m[$window]")
         refs = [DeploymentRef(job, NAMESPACE, job.name, queries) for job in self.jobs]
         self.cluster = Deployments(self.api, refs, self.metrics, self.clock)
         plan = NamespacedName(NAMESPACE, "faro")

@@ -25,7 +25,7 @@ from faro_lib.workload import Job, Traces, Workload, arrays_of
 from faro_lib.workload.shares import at_least_one_each, fair_share, minimum_replicas
 from faro_ops.advise.audit import backcast
 from faro_ops.advise.calibrate import Calibration
-from faro_ops.advise.recommend.replay import REPLAYED_HOURS, busiest_part
+from faro_ops.advise.recommend.simulated_days import SIMULATED_HOURS, busiest_part
 from faro_ops.advise.recommend.sizing import required_replicas, uniform_draws
 from faro_ops.advise.sources.serving_history import ServingHistory
 
@@ -94,12 +94,12 @@ class Audit:
         return [one for one in self.services if not one.refusal]
 
     @property
-    def replayed(self) -> str:
-        """The replayed part of the day, as "08:00 to 14:00"."""
+    def simulated(self) -> str:
+        """The simulated part of the day, as "08:00 to 14:00"."""
         return self.serving.history.span(self.minutes.start, self.minutes.stop)
 
     def observed_lost(self) -> float:
-        """Utility that the reproduced services lost per replayed minute, by recorded latencies.
+        """Utility that the reproduced services lost per simulated minute, by recorded latencies.
 
         A minute without a recorded latency loses nothing.
         """
@@ -133,7 +133,7 @@ class Audit:
         names = [one.job.name for one in self.reproduced]
         return {
             "capacity": self.capacity,
-            "replayed": self.replayed,
+            "simulated": self.simulated,
             "services": [_service_dict(one) for one in self.services],
             "policies": {
                 policy: {measure: _plain(interval) for measure, interval in of_policy.items()}
@@ -187,8 +187,8 @@ def audit(
     """Calibrate the services, simulate their recorded replicas, and compare policies.
 
     Policies are compared on the reproduced services. `capacity` is in cores; None means the most
-    that these services used. Only the busiest REPLAYED_HOURS of the last day are replayed. Without
-    an earlier day, the forecaster is untrained.
+    that these services used. Only the busiest SIMULATED_HOURS of the last day are simulated.
+    Without an earlier day, the forecaster is untrained.
     """
     # Invalid input must fail before minutes of work.
     for name in policies:
@@ -197,7 +197,7 @@ def audit(
     history = serving.history
     if capacity is not None:
         at_least_one_each(jobs, capacity)
-    part, first = busiest_part(history.traces, 60 * REPLAYED_HOURS)
+    part, first = busiest_part(history.traces, 60 * SIMULATED_HOURS)
     if history.single_day:
         part = replace(part, train=part.train[:0])
     if forecaster:
@@ -247,7 +247,7 @@ def audit(
         fair_share(known, size),
         serving_model,
     )
-    report(f"replaying the requests with {', '.join(policies)}")
+    report(f"simulating the requests with {', '.join(policies)}")
     with policy_failures_raised(), ThreadPoolExecutor(THREADS) as pool:
         draws = list(pool.map(comparison.measures, range(DRAWS)))
     of_policies, by_service = _compared(draws, traces.evaluation.shape[-1])
@@ -258,7 +258,7 @@ def audit(
 class _Comparison:
     """Simulations of the recorded replicas and of the policies, on the same requests."""
 
-    workload: Workload  # of the reproduced services, during the replayed minutes
+    workload: Workload  # of the reproduced services, during the simulated minutes
     calibrations: Sequence[Calibration]
     replicas: np.ndarray  # as recorded, (services, minutes)
     policies: Mapping[str, Policy]

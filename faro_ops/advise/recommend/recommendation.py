@@ -20,8 +20,8 @@ from faro_lib.workload.replicas import Disaggregated
 from faro_lib.workload.shares import at_least_one_each
 from faro_ops.advise.recommend.advice import Advice, advise
 from faro_ops.advise.recommend.pairs import with_pairs
-from faro_ops.advise.recommend.replay import Replay, days_to_replay, replay_of
 from faro_ops.advise.recommend.savings import Saving, groups, savings
+from faro_ops.advise.recommend.simulated_days import SimulatedDays, days_to_simulate, simulate_days
 from faro_ops.advise.recommend.sizing import required_replicas
 from faro_ops.advise.recommend.suspicions import overloads, silences
 from faro_ops.advise.sources.history import MIN_HISTORY_MINUTES, History
@@ -29,7 +29,7 @@ from faro_ops.advise.sources.history import MIN_HISTORY_MINUTES, History
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recommendation:
-    """Replicas for the coming minutes, and the capacity that the replayed days need.
+    """Replicas for the coming minutes, and the capacity that the simulated days need.
 
     Attributes
     ----------
@@ -38,30 +38,30 @@ class Recommendation:
         the SLO's quantile.
     replicas_now : replica counts that serve now, (jobs,), NaN = unknown; None if unknown for every
         job.
-    replay : what replays of recorded days show; None if no day was replayed.
-    savings : the capacity that the last replayed day needs if jobs share replicas; () if not asked.
+    simulated : what simulations of recorded days show; None if no day was simulated.
+    savings : the capacity that the last simulated day needs if jobs share; () if not asked.
     """
 
     advice: Advice
     max_violation_rate: float | None
     replicas_now: np.ndarray | None = None
-    replay: Replay | None = None
+    simulated: SimulatedDays | None = None
     savings: tuple[Saving, ...] = ()
 
     @property
     def slo_met(self) -> bool:
-        """Whether the capacity meets the SLOs over the replayed days.
+        """Whether the capacity meets the SLOs over the simulated days.
 
-        If no day was replayed: whether it is predicted to meet them in the coming minutes.
+        If no day was simulated: whether it is predicted to meet them in the coming minutes.
         """
-        if self.replay is None:
+        if self.simulated is None:
             return bool(self.advice.slo_met.all())
-        return self.replay.slo_met
+        return self.simulated.slo_met
 
     @property
     def marks(self) -> dict[int, str]:
         """Text that marks the required capacity in the curve, {capacity: text}."""
-        required = self.replay.required_cores if self.replay else None
+        required = self.simulated.required_cores if self.simulated else None
         if required is None:
             return {}
         if self.max_violation_rate is None:
@@ -84,9 +84,9 @@ class Recommendation:
             "slo_met": self.slo_met,
             "jobs": self.rows(),
         }
-        if self.replay is not None:
+        if self.simulated is not None:
             plain["max_violation_rate"] = self.max_violation_rate
-            plain |= self.replay.to_dict()
+            plain |= self.simulated.to_dict()
         if self.savings:
             plain["sharing"] = [{"models": one.models, "cores": one.cores} for one in self.savings]
         return plain
@@ -107,12 +107,12 @@ def recommend(
 ) -> Recommendation:
     """Recommend replicas on `capacity` cores or, if None, on the smallest that meets every SLO.
 
-    If `capacity` is None or `with_curve` is true, recorded days are replayed at several capacities.
-    `with_sharing` also replays the last day with replicas that hold the models of several jobs.
+    If `capacity` is None or `with_curve`, recorded days are simulated at several capacities.
+    `with_sharing` also simulates the last day with replicas that hold the models of several jobs.
     `max_violation_rate` is the largest accepted share of a job's requests that miss its SLO; None =
     1 - its quantile.
     on_plan : called with the plan for the coming minutes as soon as it is known; before the
-        replays if `capacity` is given. Without it, a first estimate is reported before them.
+        simulations if `capacity` is given. Without it, a first estimate is reported before them.
     """
     _check(history, capacity, with_curve or with_sharing, max_violation_rate, objective)
     if with_sharing:
@@ -149,19 +149,19 @@ def recommend(
         report(_first_estimate(planned(_busiest_cores(history, latency_model)).advice))
 
     accepted = accepted_rates(history.jobs, max_violation_rate)
-    replayed = replay_of(history, policy_for, capacity, accepted, serving_model, report)
+    simulated = simulate_days(history, policy_for, capacity, accepted, serving_model, report)
     shared: list[Saving] = []
     if with_sharing:
-        alone = replayed.required_cores or replayed.capacity
-        last = days_to_replay(history).last
+        alone = simulated.required_cores or simulated.capacity
+        last = days_to_simulate(history).last
         policy_of = partial(policy_for, last, cores=alone)
         workload = last.traces.workload()
         shared = savings(workload, policy_of, alone, accepted, serving_model, report)
     if plan is None:
-        report(f"planning the next minutes on {replayed.capacity} cores")
-        plan = planned(replayed.capacity)
+        report(f"planning the next minutes on {simulated.capacity} cores")
+        plan = planned(simulated.capacity)
         on_plan(plan)
-    return replace(plan, replay=replayed, savings=tuple(shared))
+    return replace(plan, simulated=simulated, savings=tuple(shared))
 
 
 def _busiest_cores(history: History, latency_model: LatencyModel) -> float:
@@ -172,13 +172,12 @@ def _busiest_cores(history: History, latency_model: LatencyModel) -> float:
 
 
 def _first_estimate(advice: Advice) -> str:
-    """The plan in a line, before the replays say on how many cores it must fit."""
+    """The plan in a line, before the simulations say on how many cores it must fit."""
     counts = ", ".join(
         f"{job.name} {count}" for job, count in zip(advice.jobs, advice.plan.target.tolist())
     )
-    return (
-        f"first estimate of the replicas now, before the replays: {counts} ({advice.used:g} cores)"
-    )
+    estimate = f"{counts} ({advice.used:g} cores)"
+    return f"first estimate of the replicas now, before the simulations: {estimate}"
 
 
 def _check(
@@ -197,7 +196,7 @@ def _check(
     if history.short and (capacity is None or with_curve):
         raise ValueError(
             f"{history.today.shape[1]} minutes of counts; "
-            f"a replay needs at least {MIN_HISTORY_MINUTES}; --capacity needs none"
+            f"a simulation needs at least {MIN_HISTORY_MINUTES}; --capacity needs none"
         )
 
 

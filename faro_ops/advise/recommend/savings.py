@@ -32,7 +32,7 @@ def savings(
     serving_model: ServingModel,
     report: Report,
 ) -> list[Saving]:
-    """The required capacity for 1, 2, 3 and all models per replica, by replays of `workload`.
+    """The required capacity for 1, 2, 3 and all models per replica, by simulations of `workload`.
 
     policy_for : returns Faro for jobs that share replicas.
     estimate : a first estimate of the required capacity, in cores.
@@ -43,7 +43,7 @@ def savings(
     found = []
     for models in sorted({count for count in TRIED if count < largest} | {largest}):
         jobs = workload.jobs if models == 1 else sharing(workload.jobs, models)
-        report(f"replaying the last day with {models} model{'s'[: models > 1]} per replica")
+        report(f"simulating the last day with {models} model{'s'[: models > 1]} per replica")
         curve = sizing.violations_by_capacity(
             replace(workload, jobs=jobs),
             policy_for(jobs),

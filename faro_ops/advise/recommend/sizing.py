@@ -2,8 +2,9 @@
 
 Faro and constant replicas are judged alike. Both serve the same requests of the same days
 (`runs_on`) and keep the SLOs if, in each simulation, each job's share of late requests is at most
-the accepted one (`violation_rate_by_job`, `worst_rates`). A replay of Faro begins with the constant
-replicas of its capacity (`Start`), so a policy that changes nothing has exactly their figures.
+the accepted one (`violation_rate_by_job`, `worst_rates`). A simulation of Faro begins with the
+constant replicas of its capacity (`Start`), so a policy that changes nothing has exactly their
+figures.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from faro_lib.workload.shares import fair_share
 WORST = ["worst_job", "slo_violation_rate", "accepted_rate"]
 # violation_rates has the violation rate of each job, {job: rate}.
 COLUMNS = ["capacity_cores", *WORST, "lost_utility", "replicas_used_mean", "violation_rates"]
-# Cases that `variations` replays: name -> (factor on the requests, number of failed replicas).
+# Cases that `variations` simulates: name -> (factor on the requests, number of failed replicas).
 VARIATIONS = {
     "as recorded": (1.0, 0),
     "with 10 % more requests": (1.1, 0),
@@ -46,11 +47,11 @@ GROWTH = 1.25  # when a capacity does not suffice, the next one tried is larger 
 MOST_GROWTH = 2.5
 # The search for required replicas ends at this plus twice the largest offered load in erlangs.
 MAX_REPLICAS = 200
-# Shares of the required capacity that are also replayed, so that the curve shows what too few do.
+# Shares of the required capacity that are also simulated, so that the curve shows what too few do.
 BELOW = (0.5, 0.75)
 UTILISATION = 0.7  # planned utilisation of a job whose SLO no replica count meets
 
-Start = Callable[[int], np.ndarray]  # cores -> replicas (jobs,) with which a replay begins
+Start = Callable[[int], np.ndarray]  # cores -> replicas (jobs,) with which a simulation begins
 
 
 # --- constant replica counts ------------------------------------------------------------------
@@ -210,15 +211,15 @@ def violations_by_capacity(
 ) -> pd.DataFrame:
     """SLO violations of the worst job at several capacities, one row each (COLUMNS).
 
-    The search finds the smallest capacity that keeps the SLOs in every replay: of `workload` with
-    SEEDS random seeds, and of other days (`others`, each with its policy). The hardest replay comes
-    first, so most capacities that do not suffice are replayed only once. The figures in a row are
-    the largest of all replays at that capacity, which are all of them at the smallest capacity
-    that suffices and at `include`.
+    The search finds the smallest capacity that keeps the SLOs in every simulation: of `workload`
+    with SEEDS random seeds, and of other days (`others`, each with its policy). The hardest
+    simulation comes first, so most capacities that do not suffice are simulated only once. The
+    figures in a row are the largest of all simulations at that capacity, which are all of them at
+    the smallest capacity that suffices and at `include`.
 
     capacities : the smallest capacity to try and a first estimate, in cores.
     include : a capacity that is also tried, unless it is below the smallest.
-    start : replicas with which a replay begins; None = equal shares.
+    start : replicas with which a simulation begins; None = equal shares.
     """
     seeds = enumerate(_draws(workload, serving_model, SEEDS), 1)
     first, *more = (_Run(workload, policy, draws, f"seed {n}") for n, draws in seeds)
@@ -229,10 +230,10 @@ def violations_by_capacity(
 
     smallest, estimate = capacities
     if include is not None and include >= smallest:
-        search.replay_all(include)
+        search.simulate_all(include)
     found = search.smallest(smallest, max(smallest, estimate), limit=int(MOST_GROWTH * estimate))
     if found is None:
-        search.replay_all(max(search.results))
+        search.simulate_all(max(search.results))
     else:
         for share in BELOW:
             search.suffices(max(smallest, int(share * found)))
@@ -241,7 +242,7 @@ def violations_by_capacity(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """A day to replay: its requests, the policy, the random numbers, and a label for progress."""
+    """A day to simulate: its requests, the policy, the random numbers, and a label for progress."""
 
     workload: Workload
     policy: Policy
@@ -250,7 +251,7 @@ class _Run:
 
 
 class _Result(NamedTuple):
-    """What a replay at one capacity shows."""
+    """What a simulation at one capacity shows."""
 
     rates: np.ndarray  # violation rate of each job, (jobs,)
     lost_utility: float
@@ -259,7 +260,7 @@ class _Result(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _CapacitySearch:
-    """Replays at several capacities. Each run is replayed at most once at a capacity.
+    """Simulations at several capacities. Each run is simulated at most once at a capacity.
 
     Attributes
     ----------
@@ -313,14 +314,14 @@ class _CapacitySearch:
 
     def suffices(self, size: int) -> bool:
         """Whether `size` suffices in every run; ends at the first in which it does not."""
-        replayed = self.results.setdefault(size, {})
-        known_first = sorted(self.runs, key=lambda run: run not in replayed)
+        simulated = self.results.setdefault(size, {})
+        known_first = sorted(self.runs, key=lambda run: run not in simulated)
         enough = all(self.suffices_in(run, size) for run in known_first)
         self._hardest_first(size)
         return enough
 
-    def replay_all(self, size: int) -> None:
-        """Replay every run at `size`."""
+    def simulate_all(self, size: int) -> None:
+        """Simulate every run at `size`."""
         for run in self.runs:
             self.suffices_in(run, size)
         self._hardest_first(size)
@@ -341,14 +342,14 @@ class _CapacitySearch:
         """Whether every job's violation rate in this run is accepted."""
         of_size = self.results.setdefault(size, {})
         if run not in of_size:
-            of_size[run] = self._replay(run, size)
+            of_size[run] = self._simulated(run, size)
         return not self._fails(run, size)
 
     def _fails(self, run: _Run, size: int) -> bool:
-        """Whether a job has more late requests than accepted in this run, replayed before."""
+        """Whether a job has more late requests than accepted in this run, simulated before."""
         return bool((self.results[size][run].rates > self.accepted).any())
 
-    def _replay(self, run: _Run, size: int) -> _Result:
+    def _simulated(self, run: _Run, size: int) -> _Result:
         model, jobs = self.serving_model, run.workload.jobs
         result = run_with(run.policy, size, run.workload, run.draws, model, self.start)
         rates = violation_rate_by_job(result).round(6)  # (jobs,)
@@ -361,7 +362,7 @@ class _CapacitySearch:
         return _Result(rates, lost_utility(minute_utility(result)), float(used))
 
     def curve(self) -> pd.DataFrame:
-        """One row for each capacity (COLUMNS), with the largest figures of its replays."""
+        """One row for each capacity (COLUMNS), with the largest figures of its simulations."""
         jobs = self.runs[0].workload.jobs
         rows = []
         for size, of_size in sorted(self.results.items()):
@@ -373,7 +374,7 @@ class _CapacitySearch:
 
 
 def required_cores(curve: pd.DataFrame) -> int | None:
-    """The smallest replayed capacity that is larger than every capacity that misses an SLO.
+    """The smallest simulated capacity that is larger than every capacity that misses an SLO.
 
     None if there is none.
 

@@ -1,6 +1,6 @@
 """Read requests per minute from a table, Prometheus or a journal of `faro run`.
 
-Each source becomes a `History` by `history_of`. Forecasters learn from it, and replays repeat it.
+Each source becomes a `History` by `history_of`. Forecasters learn from it, and it is simulated.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from faro_ops.recorded_days import interpolated, local_counts, local_minute, row
 UNFIT = {"oracle": "knows the future", "bayes": "needs a posterior, which the pipeline fits"}
 At = str | int | None  # a minute of the last day: its number, HH:MM or ISO 8601
 CLOCK_TIME = re.compile(r"([01]?\d|2[0-3]):[0-5]\d")
-# Minimum to fit a forecaster or to replay a day.
+# Minimum to fit a forecaster or to simulate a day.
 MIN_HISTORY_MINUTES = CONTEXT_MINUTES + HORIZON_MINUTES + 1
 
 
@@ -67,7 +67,7 @@ class History:
     today : counts of the last day until now, (jobs, minutes), oldest first, NaN = missing.
     traces : `evaluation` is the full last day. `train` has the earlier days, or the last day if
         there are none.
-    single_day : whether there is no earlier day, so that forecasters learn from the replayed day.
+    single_day : whether there is no earlier day, so that forecasters learn from the simulated day.
     end_minute : minutes since 1970, local time, at the end of the last day; None if the counts have
         no times.
     replicas : replica counts now, (jobs,), NaN = unknown; None if unknown for every job.
@@ -108,7 +108,7 @@ class History:
 
     @property
     def short(self) -> bool:
-        """Whether the days have fewer minutes than a forecaster and a replay need."""
+        """Whether the days have fewer minutes than a forecaster and a simulation need."""
         return self.traces.train.shape[-1] < MIN_HISTORY_MINUTES
 
     def at_random(self) -> History:
@@ -164,7 +164,7 @@ def history_from_csv(
 ) -> History:
     """The history in a table of counts, a request log, or a built-in workload, named `path`.
 
-    bursts : whether a log's exact times are replayed, and its bursts fitted.
+    bursts : whether a log's exact times are simulated, and its bursts fitted.
     """
     table = read_unshared(jobs, simulated=True) if jobs else None
     if is_request_log(path):

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from faro_ops.log import SayHandler, say
@@ -23,44 +23,20 @@ if TYPE_CHECKING:
     from faro_ops.operate.rayserve.cluster import Lease, RayServeCluster
     from faro_ops.operate.rayserve.spec import ServeSpec
     from faro_ops.operate.startup import Ensure
-
-BACKENDS = ("local", "rayserve", "deployments")
-ACTIONS = ("replicas", "ceilings")
+    from faro_ops.run_options import RunOptions
 
 
-def sets_ceilings(act: str, backend: str) -> bool:
-    """Whether Faro sets HPA bounds instead of replicas.
-
-    Raises ValueError if `act` is unknown or impossible with `backend`.
-    """
-    if act not in ACTIONS:
-        raise ValueError(f"act={act!r} is unknown; accepted: {', '.join(ACTIONS)}")
-    if act == "ceilings" and backend != "deployments":
-        raise ValueError(
-            "act=ceilings needs --backend deployments, "
-            "whose HorizontalPodAutoscalers choose the replicas"
-        )
-    return act == "ceilings"
-
-
-def faro_plan(
-    backend: str, plan: str | None, kubeconfig: str | None, context: str | None
-) -> NamespacedName | None:
-    """Parse `plan`, the NAMESPACE/NAME of a FaroPlan, and send log records to `say`.
-
-    Returns None without a plan.
-    """
-    level = logging.WARNING if plan is None else logging.INFO
+def faro_plan(options: RunOptions) -> NamespacedName | None:
+    """The FaroPlan of the run; None without one. Log records are sent to `say`."""
+    level = logging.WARNING if options.plan is None else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", handlers=[SayHandler()])
-    if plan is None:
-        if backend == "deployments":
-            raise ValueError("backend=deployments needs --plan NAMESPACE/NAME")
+    if options.plan is None:
         return None
     from faro_ops.operate.kube.operate import NamespacedName
 
     # No warning per retry, because Faro reports the outcome.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    return NamespacedName.of(plan, kubeconfig, context)
+    return NamespacedName.of(options.plan, options.kubeconfig, options.context)
 
 
 def state_store(home: NamespacedName | None, journal: str | None) -> Store | None:
@@ -100,17 +76,14 @@ def overrides_of(
 
 @contextmanager
 def ray_serve(
+    options: RunOptions,
     home: NamespacedName | None,
-    backend: str,
     settings: Settings,
-    address: str | None,
-    serve_address: str | None,
-    clock: Clock,
-    capacity: int | None,
     policy: Policy,
-    ensure: Ensure,
-    lease: Lease | None,
-    start_timeout_s: float,
+    *,
+    clock: Clock,
+    ensure: Ensure = once,
+    lease: Lease | None = None,
     states: JobStates | None = None,
 ) -> Iterator[Callable[[Settings], RayServeCluster]]:
     """Yield a function that makes a `RayServeCluster` from settings.
@@ -121,42 +94,39 @@ def ray_serve(
     from faro_ops.free_memory import must_fit, ray_gb
     from faro_ops.operate.rayserve.backend import serving
 
-    jobs = settings.jobs
-    specs = _specs_of(settings, strict=backend == "local")[0]
-    if backend == "local":
-        if capacity is None:
-            raise ValueError(
-                "backend=local needs --capacity, the cores of the cluster that it starts"
-            )
+    jobs, capacity, starts = settings.jobs, options.capacity, options.backend == "local"
+    specs = _specs_of(settings, strict=starts)[0]
+    if starts and capacity:
         must_fit(f"{capacity} replicas of Ray Serve need", ray_gb(capacity), "take fewer replicas")
     initial = policy.initial(jobs, capacity) if capacity else [1] * len(jobs)
     ray = serving(
-        backend,
+        options.backend,
         jobs,
         specs,
         initial,
         capacity or 0,
-        address=address,
-        serve_address=serve_address,
-        start_timeout_s=start_timeout_s,
+        address=options.address,
+        serve_address=options.serve_address,
+        start_timeout_s=options.start_timeout_s,
         report=say,
     )
     with ray as endpoint:
-        if home and backend == "rayserve" and capacity is None:
+        if home and options.backend == "rayserve" and capacity is None:
             from faro_ops.operate.kube.preflight import check_rayservice
 
             ensure(lambda: check_rayservice(home.connect(), home.namespace, home.name))
-        started = specs if backend == "local" else None
+        started = specs if starts else None
         # With a FaroPlan, the capacity is that of the RayService's workers.
         cores = math.nan if home and capacity is None else capacity
         clusters = _RayServeClusters(endpoint, clock, cores, lease, ensure, started, states)
         try:
             yield clusters.of
         finally:
-            if backend != "local":
+            if not starts:
                 clusters.release_lease()
 
 
+@dataclass(slots=True)
 class _RayServeClusters:
     """Makes a `RayServeCluster` for each settings of a run; `lease` passes from one to the next.
 
@@ -164,24 +134,14 @@ class _RayServeClusters:
         None if Ray runs elsewhere.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        clock: Clock,
-        capacity: float | None,
-        lease: Lease | None,
-        ensure: Ensure,
-        started: tuple[ServeSpec, ...] | None,
-        states: JobStates | None,
-    ):
-        self._endpoint = endpoint
-        self._clock = clock
-        self._capacity = capacity
-        self._lease = lease
-        self._ensure = ensure
-        self._started = started
-        self._states = states
-        self._newest: RayServeCluster | None = None
+    endpoint: Endpoint
+    clock: Clock
+    capacity: float | None
+    lease: Lease | None
+    ensure: Ensure
+    started: tuple[ServeSpec, ...] | None
+    states: JobStates | None
+    newest: RayServeCluster | None = None
 
     def of(self, settings: Settings) -> RayServeCluster:
         """The cluster for the jobs of `settings`. The first one is connected here.
@@ -190,36 +150,36 @@ class _RayServeClusters:
         """
         from faro_ops.operate.rayserve.cluster import RayServeCluster
 
-        specs, problems = _specs_of(settings, strict=self._started is not None)
-        if self._started is not None and specs != self._started:
+        specs, problems = _specs_of(settings, strict=self.started is not None)
+        if self.started is not None and specs != self.started:
             raise ValueError(
                 "backend=local: a job was added or removed, or its section serve changed; "
                 "start again"
             )
-        ray, http = self._endpoint.ray, self._endpoint.http
-        first = self._newest is None
+        ray, http = self.endpoint.ray, self.endpoint.http
+        first = self.newest is None
         cluster = RayServeCluster(
             settings.jobs,
             specs,
             ray,
             http,
-            self._clock,
-            self._capacity,
-            self._lease,
-            self._states,
+            self.clock,
+            self.capacity,
+            self.lease,
+            self.states,
             problems,
         )
-        self._newest = cluster
+        self.newest = cluster
         if first:
-            self._ensure(cluster.connect)
+            self.ensure(cluster.connect)
             say(f"serving at {http.address}, Ray at {ray.address}")
-        if self._lease:
-            self._lease = replace(self._lease, force=False)  # only the first cluster takes over
+        if self.lease:
+            self.lease = replace(self.lease, force=False)  # only the first cluster takes over
         return cluster
 
     def release_lease(self) -> None:
-        if self._newest:
-            self._newest.release_lease()
+        if self.newest:
+            self.newest.release_lease()
 
 
 def _specs_of(settings: Settings, strict: bool) -> tuple[tuple[ServeSpec, ...], dict[int, str]]:

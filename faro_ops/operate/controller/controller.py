@@ -44,6 +44,7 @@ from faro_ops.operate.loop.surviving import Surviving
 from faro_ops.operate.memory.overrides import Settings, Watched
 from faro_ops.operate.startup import Check, Ensure, once, until_passed
 from faro_ops.protocol import LiveGuardrails
+from faro_ops.run_options import RunOptions
 
 if TYPE_CHECKING:
     from faro_ops.operate.export.exporter import Exporter
@@ -59,53 +60,6 @@ REFIT = "refit"
 STALLED_S = 120.0
 Listener = Callable[[Step], object]
 Show = Callable[[tuple[Job, ...]], AbstractContextManager[Listener]]
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """The options of `faro run`; its help explains them.
-
-    Raises ValueError if two do not go together.
-    """
-
-    jobs: str
-    backend: str
-    address: str | None
-    serve_address: str | None
-    policy: str
-    history: str | None
-    forecaster: str
-    learning: bool
-    apply: bool
-    act: str
-    earn: bool
-    journal: str | None
-    tick_s: float | None
-    capacity: int | None
-    guardrails: LiveGuardrails
-    metrics_port: int | None
-    metrics_address: str
-    seconds: float | None
-    plan: str | None
-    kubeconfig: str | None
-    context: str | None
-    prometheus: str | None
-    prometheus_token: str | None
-    force: bool
-    start_timeout_s: float
-    wait: bool
-
-    def __post_init__(self) -> None:
-        if self.backend not in backends.BACKENDS:
-            raise ValueError(
-                f"backend={self.backend!r} is unknown; accepted: {', '.join(backends.BACKENDS)}"
-            )
-        backends.sets_ceilings(self.act, self.backend)
-
-    @property
-    def ceilings(self) -> bool:
-        """Whether Faro sets bounds of HorizontalPodAutoscalers instead of replicas."""
-        return backends.sets_ceilings(self.act, self.backend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +122,7 @@ class Controller:
         self.exporter: Exporter | None = None
         self.stop = resources.enter_context(stopped_by_signals(self.request_refit))
         self.wait_for: Ensure = until_passed(self.stop, self.on_wait) if options.wait else once
-        self.home = backends.faro_plan(
-            options.backend, options.plan, options.kubeconfig, options.context
-        )
+        self.home = backends.faro_plan(options)
         self.session = self._session(resources)
         # Metrics come early, so that a port in use ends the run before Ray starts, and that probes
         # are answered while the run waits for a server.
@@ -387,7 +339,7 @@ class Controller:
         """
         forecaster = self.model.fitted_to(settings.jobs)
         context = models.context_of(settings, forecaster, self.options.capacity)
-        policy = models.named_policy(self.options.policy, context, self.options.learning)
+        policy = models.named_policy(self.options.policy, context, not self.options.no_learning)
         if self.options.ceilings:
             predicting(policy)  # only such a policy can set bounds
         if self.options.tick_s is not None:
@@ -486,18 +438,14 @@ class Controller:
         if options.apply:
             lease = lease_of(self.home, options.journal, self.policy.tick_s, options.force)
         ray = backends.ray_serve(
+            options,
             self.home,
-            options.backend,
             self.settings,
-            options.address,
-            options.serve_address,
-            self.clock,
-            options.capacity,
             self.policy,
-            self.ensure,
-            lease,
-            options.start_timeout_s,
-            self.job_states,
+            clock=self.clock,
+            ensure=self.ensure,
+            lease=lease,
+            states=self.job_states,
         )
         return resources.enter_context(ray)
 

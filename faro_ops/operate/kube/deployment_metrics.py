@@ -7,24 +7,24 @@ queries of one job is reported to the board of job states, and the other jobs ke
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
-from faro_lib.errors import nearest
 from faro_lib.protocol import HISTORY_MINUTES, LATENCY_WINDOW_S
 from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.operate.job_states import MISSING, JobStates
 from faro_ops.operate.kube.query_batches import BUDGET_S, Answer, QueryBatches, Question
 from faro_ops.prometheus import Prometheus
+from faro_ops.section import Section, parsed
 
 LOG = logging.getLogger(__name__)
 # If less of the current minute has passed, there are too few scrapes to count its requests.
 MIN_PARTIAL_MINUTE_S = 20.0
 WINDOW = "$window"
-REQUIRED = ("requests", "latency_mean_s")  # fields of `Queries` that a job must have
-OF_BOTH = ("first_token_s", "per_token_s")  # and those of a job with an SLO on both
-OF_THE_JOB = ("job", "per_token_weight")  # fields of `Queries` that are not queries
+ACCEPTED = f"a PromQL query with {WINDOW}"
+OF_BOTH = ("first_token_s", "per_token_s")  # queries that a job with an SLO on both must have, too
 SOURCE = "metrics"  # of reports to the board of job states
 # Measurements of a job.
 COUNTS = "requests by minute"
@@ -44,54 +44,62 @@ NEEDED = (COUNTS, MEAN)  # without one of them, the job's data is missing
 UNKNOWN_IF_UNDEFINED = (TAIL, FIRST_TOKEN, PER_TOKEN, MET_SLO, THROTTLED, ONGOING)
 
 
-@dataclass(frozen=True, slots=True)
-class Queries:
-    """The PromQL queries of one job; each returns one number. `$window` stands for its range."""
+def _looks_back(query: str) -> str:
+    if WINDOW not in query:
+        raise ValueError(f"must look back by {WINDOW}")
+    return query
+
+
+Needed = Annotated[str, AfterValidator(_looks_back), Field(description=ACCEPTED)]
+
+
+class QueriesSection(Section, strict=True):
+    """The section `deployment.queries` of a job: PromQL queries, each of which returns one number.
+
+    `$window` stands for the range of a query. What has no query is unknown, and not 0.
+    """
 
     # Arrivals in the window, such as sum(increase(http_requests_total{service="a"}[$window])).
-    requests: str
-    latency_mean_s: str  # mean latency of the requests that ended in the window
-    latency_s: str = ""  # the job's latency quantile over the window; "" if it is not measured
-    ongoing: str = ""  # requests waiting or in service; "" if they are not measured
-    # The job's quantiles of the time to the first token and of that per later token; "" as above.
-    first_token_s: str = ""
-    per_token_s: str = ""
-    met_slo: str = ""  # requests of the window that met the job's SLO, or both its limits
-    # Requests of the window that failed, that the replicas refused, and whose client gave up; ""
-    # if they are not counted. Then, they are unknown, and not 0.
-    failed: str = ""
-    refused: str = ""
-    cancelled: str = ""
-    throttled: str = ""  # share of the window in which CPU limits slowed the replicas
+    requests: Needed
+    latency_mean_s: Needed  # mean latency of the requests that ended in the window
+    latency_s: str | None = None  # the job's latency quantile over the window
+    ongoing: str | None = None  # requests waiting or in service
+    # The job's quantiles of the time to the first token and of that per later token.
+    first_token_s: str | None = None
+    per_token_s: str | None = None
+    met_slo: str | None = None  # requests of the window that met the job's SLO, or both its limits
+    # Requests of the window that failed, that the replicas refused, and whose client gave up.
+    failed: str | None = None
+    refused: str | None = None
+    cancelled: str | None = None
+    throttled: str | None = None  # share of the window in which CPU limits slowed the replicas
+
+
+class Queries(QueriesSection):
+    """The queries of one job, and what of the job their answers depend on."""
+
     job: str = ""  # the job's name
     # If > 0, the SLO limits both, and the weight is that of `workload.replicas.Continuous`.
     per_token_weight: float = 0.0
 
     @classmethod
-    def of(cls, job: str, section: dict[str, str], per_token_weight: float = 0.0) -> Self:
+    def of(cls, job: str, section: dict[str, Any], per_token_weight: float = 0.0) -> Self:
         """Parse a job's `deployment.queries`.
 
         per_token_weight : of an SLO on both latencies; 0 for others.
 
         ValueError for an unknown key, or a missing or invalid required query.
         """
-        place = f"job {job!r}: deployment.queries"
-        accepted = [name for name in cls.__slots__ if name not in OF_THE_JOB]
-        for key in section:
-            if key not in accepted:
-                raise ValueError(f"{place}.{key} is unknown; {nearest(key, accepted)}")
-            if not isinstance(section[key], str | None):
-                raise ValueError(f"{place}.{key}={section[key]!r} must be text, a PromQL query")
-        required: tuple[str, ...] = REQUIRED
-        if per_token_weight and not section.get("latency_s"):
-            required += OF_BOTH
-        for key in required:
-            query = section.get(key)
-            if not query:
-                raise ValueError(f"{place}.{key} is missing; a PromQL query with {WINDOW}")
-            if WINDOW not in query:
-                raise ValueError(f"{place}.{key}={query!r} must look back by {WINDOW}")
-        return cls(**section, job=job, per_token_weight=per_token_weight)
+        place, name = f"job {job!r}", "deployment.queries"
+        given = parsed(QueriesSection, section, place, name)
+        if per_token_weight and not given.latency_s:
+            for key in OF_BOTH:
+                query = getattr(given, key)
+                if not query:
+                    raise ValueError(f"{place}: {name}.{key} is missing; {ACCEPTED}")
+                if WINDOW not in query:
+                    raise ValueError(f"{place}: {name}.{key}={query!r} must look back by {WINDOW}")
+        return cls(**dict(given), job=job, per_token_weight=per_token_weight)
 
 
 @dataclass(frozen=True, slots=True)

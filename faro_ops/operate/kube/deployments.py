@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+from pydantic import Field
 
-from faro_lib.errors import nearest
 from faro_lib.protocol import HISTORY_MINUTES
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S, arrays_of
@@ -20,6 +20,7 @@ from faro_ops.operate.kube.deployment_metrics import DeploymentMetrics, Queries
 from faro_ops.operate.kube.vllm import with_vllm
 from faro_ops.operate.scaling import NOT_LEADER, MayAct, NotScaled, scale_jobs, summary
 from faro_ops.protocol import LiveObservation
+from faro_ops.section import Section, parsed
 
 # A job counts as `changing` for at most this many cold start times after it was scaled.
 PROGRESS_DEADLINE = 3.0
@@ -27,6 +28,16 @@ PROGRESS_DEADLINE = 3.0
 REVISION = "deployment.kubernetes.io/revision"
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"  # API group and plural of HPAs
 THREADS = 16
+
+
+class DeploymentSection(Section, strict=True):
+    """The section `deployment` of a job in the jobs' table."""
+
+    queries: dict[str, Any] = Field(description="PromQL for requests and latency_mean_s")
+    namespace: str | None = None
+    name: str | None = None  # of the Deployment; by default, the job's name
+    autoscaler: str | None = None  # by default, the name of the Deployment
+    resource: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +57,15 @@ class DeploymentRef:
 
         ValueError for a bad section.
         """
-        if not isinstance(section, Mapping):
-            raise ValueError(f"job {job.name!r}: deployment={section!r} must be a mapping")
-        accepted = ("namespace", "name", "queries", "autoscaler", "resource")
-        for key in section:
-            if key not in accepted:
-                problem = f"deployment.{key} is unknown; {nearest(key, accepted)}"
-                raise ValueError(f"job {job.name!r}: {problem}")
-        if not isinstance(section.get("queries"), dict):
-            problem = "deployment.queries is missing: PromQL for requests and latency_mean_s"
-            raise ValueError(f"job {job.name!r}: {problem}")
+        given = parsed(DeploymentSection, section, f"job {job.name!r}", "deployment")
         weight = getattr(job.replica, "per_token_weight", 0.0)
-        queries = Queries.of(job.name, with_vllm(job, section["queries"]), weight)
-        namespace = section.get("namespace", namespace)
-        if str(namespace).startswith("kube-"):
+        queries = Queries.of(job.name, with_vllm(job, given.queries), weight)
+        namespace = given.namespace or namespace
+        if namespace.startswith("kube-"):
             problem = "belongs to Kubernetes itself; Faro scales no Deployment there"
             raise ValueError(f"job {job.name!r}: deployment.namespace={namespace!r} {problem}")
-        name = section.get("name", job.name)
-        return cls(
-            job,
-            namespace,
-            name,
-            queries,
-            autoscaler=section.get("autoscaler", name),
-            resource=section.get("resource", "cpu"),
-        )
+        name = given.name or job.name
+        return cls(job, namespace, name, queries, given.autoscaler or name, given.resource)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

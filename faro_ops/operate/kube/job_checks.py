@@ -25,7 +25,8 @@ from faro_ops.operate.kube.preflight import Permission, missing_permissions, rul
 
 LOG = logging.getLogger(__name__)
 RECHECK_S = 60.0  # seconds between questions about a permission that is missing
-NO_QUERIES = Queries("", "")  # nothing is asked, so the job's data is missing
+# Nothing is asked, so the job's data is missing. `Queries(...)` would refuse it.
+NO_QUERIES = Queries.model_construct(requests="", latency_mean_s="")
 READABLE = ("namespace", "name", "autoscaler", "resource")  # keys that are used without the others
 
 

@@ -183,8 +183,8 @@ class ManifestSpec:
 
     def _check_for_ray(self) -> None:
         if self.ceilings:
-            problem = "need backend=deployments, whose HorizontalPodAutoscalers choose the replicas"
-            raise ValueError(f"ceilings {problem}")
+            problem = "whose HorizontalPodAutoscalers choose the replicas"
+            raise ValueError(f"act=ceilings needs --backend deployments, {problem}")
         need = float(minimum_replicas(self.jobs) @ arrays_of(self.jobs).cores)
         if need > self.workers.total:
             have = f"workers: {self.workers.count} x {self.workers.cores} cores"

@@ -20,6 +20,9 @@ from faro_ops.operate.memory.override_store import Order, changed_rows, orders_i
 from faro_ops.operate.memory.overrides import Orders, Override
 
 LOG = logging.getLogger(__name__)
+# Fields of an order that a row has as they are, and those that it has as a date and time.
+WRITTEN = ("job", "by", "replicas", "load")
+TIMES = ("from", "until")
 
 
 class PlanOverrides:
@@ -126,21 +129,16 @@ class PlanOverrides:
 
 
 def of_plan_row(row: Mapping[str, Any]) -> Override:
-    """The order in a row of `spec.overrides`; raises an error if it is invalid."""
-    return Override(
-        row["job"],
-        row.get("by", "FaroPlan"),
-        _unix_time(row, "from") or 0.0,
-        _unix_time(row, "until"),
-        row.get("replicas"),
-        row.get("load"),
-    )
+    """The order in a row of `spec.overrides`; ValueError if it is invalid."""
+    order = {"by": "FaroPlan"} | {key: row[key] for key in WRITTEN if row.get(key) is not None}
+    for name in TIMES:
+        if row.get(name) is not None:
+            order[f"{name}_s"] = _unix_time(row, name)
+    return Override.of(order)
 
 
-def _unix_time(row: Mapping[str, Any], name: str) -> float | None:
-    text = row.get(name)
-    if text is None:
-        return None
+def _unix_time(row: Mapping[str, Any], name: str) -> float:
+    text = row[name]
     try:
         return datetime.fromisoformat(text).timestamp()
     except (TypeError, ValueError, OverflowError, OSError):
@@ -150,8 +148,9 @@ def _unix_time(row: Mapping[str, Any], name: str) -> float | None:
 
 def plan_row(one: Override) -> dict[str, Any]:
     """The row of `spec.overrides` for an order."""
-    row = {"job": one.job, "by": one.by, "replicas": one.replicas, "load": one.load}
-    for name, time_s in (("from", one.from_s), ("until", one.until_s)):
+    row = {name: getattr(one, name) for name in WRITTEN}
+    for name in TIMES:
+        time_s = getattr(one, f"{name}_s")
         if time_s:
             row[name] = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {name: value for name, value in row.items() if value is not None}

@@ -7,14 +7,12 @@ rows nothing, and only `faro set --clear` or a person removes it.
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from faro_ops.journal.documents import Texts
 from faro_ops.operate.memory.overrides import Orders, Override, RejectedOrder
 
-INVALID = (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError)
 Order = Override | RejectedOrder
 Parse = Callable[[Mapping[str, Any]], Override]
 
@@ -34,7 +32,7 @@ class OverrideStore(Protocol):
         """
 
 
-def parsed(row: Any, parse: Parse) -> Order:
+def order_in(row: Any, parse: Parse) -> Order:
     """The order in a row; a RejectedOrder with the reason if the row is invalid."""
     try:
         if not isinstance(row, Mapping):
@@ -42,7 +40,7 @@ def parsed(row: Any, parse: Parse) -> Order:
         if "job" not in row:
             raise ValueError("it names no job")
         return parse(row)
-    except INVALID as error:
+    except ValueError as error:
         job = row.get("job") if isinstance(row, Mapping) else ""
         text = json.dumps(row, default=str)
         return RejectedOrder(job if isinstance(job, str) else "", text, str(error))
@@ -50,7 +48,7 @@ def parsed(row: Any, parse: Parse) -> Order:
 
 def orders_in(rows: Sequence[Any], parse: Parse) -> Orders:
     """The orders in the rows."""
-    orders = [parsed(row, parse) for row in rows]
+    orders = [order_in(row, parse) for row in rows]
     return Orders(
         tuple(one for one in orders if isinstance(one, Override)),
         tuple(one for one in orders if isinstance(one, RejectedOrder)),
@@ -66,7 +64,7 @@ def changed_rows(
     """
     kept, removed = [], []
     for row in rows:
-        order = parsed(row, parse)
+        order = order_in(row, parse)
         over = isinstance(order, Override) and order.over(time.time())
         if not over and not removes(order):
             kept.append(row)
@@ -87,7 +85,7 @@ class JournalOverrides:
 
     def read(self) -> Orders:
         """The orders; ValueError if their file is damaged, OSError if it cannot be read."""
-        return orders_in([_row(text.body) for text in self._texts.read()], of_journal_row)
+        return orders_in([_row(text.body) for text in self._texts.read()], Override.of)
 
     def change(
         self, removes: Callable[[Order], bool] = lambda order: False, adds: Override | None = None
@@ -96,12 +94,12 @@ class JournalOverrides:
         with self._texts.changing() as (texts, gone, added):
             removed = []
             for text in texts:
-                kept, of_text = changed_rows([_row(text.body)], of_journal_row, removes)
+                kept, of_text = changed_rows([_row(text.body)], Override.of, removes)
                 removed += of_text
                 if not kept:
                     gone.append(text.n)
             if adds:
-                added.append(json.dumps(asdict(adds)))
+                added.append(adds.model_dump_json())
         return removed
 
 
@@ -113,12 +111,3 @@ def _row(text: str | None) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-def of_journal_row(row: Mapping[str, Any]) -> Override:
-    """The order in a row of a journal; raises one of INVALID."""
-    accepted = [field.name for field in fields(Override)]
-    unknown = [str(name) for name in row if name not in accepted]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is unknown; accepted: {', '.join(accepted)}")
-    return Override(**{"by": "?", "from_s": 0.0, **row})

@@ -1,15 +1,19 @@
 """An operator's changes during a run: the jobs' table, fixed replica counts, announced events."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
 
 from faro_lib.workload import Job
 from faro_lib.workload.readers import SECTIONS
 from faro_ops.errors import message_of, one_line
 from faro_ops.jobs_table import read_sections, read_unshared
+from faro_ops.section import Section, parsed
 
 LAST_S = 1e11  # latest accepted Unix time, in the year 5138
 # After an event ends, forecasters still divide the counts of the event's minutes by its `load`.
@@ -22,42 +26,40 @@ MAX_LOAD = 1000
 ALL_JOBS = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+UnixTime = Annotated[float, Field(ge=0, le=LAST_S)]
+
+
+class Override(Section, strict=True, allow_inf_nan=False):
     """An operator's order: a fixed replica count or an event of one job, or a freeze of all jobs.
 
     An event is a factor on the job's forecast load.
     """
 
     job: str  # ALL_JOBS for a freeze
-    by: str  # who gave the order, as one line
-    from_s: float  # Unix time
-    until_s: float | None = None  # Unix time; None: until an operator ends it
-    replicas: int | None = None  # fixed replica count; None for an event and a freeze
-    load: float | None = None  # factor on the forecast load; None for a fixed count and a freeze
+    by: Annotated[str, AfterValidator(partial(one_line, limit=200))] = "?"  # who gave the order
+    from_s: UnixTime = 0.0
+    until_s: UnixTime | None = None  # None: until an operator ends it
+    # Fixed replica count; None for an event and a freeze.
+    replicas: int | None = Field(None, ge=1, le=MAX_REPLICAS)
+    # Factor on the forecast load; None for a fixed count and a freeze.
+    load: float | None = Field(None, gt=0, le=MAX_LOAD)
 
-    def __post_init__(self) -> None:
-        if not (isinstance(self.job, str) and isinstance(self.by, str)):
-            raise ValueError(f"job={self.job!r} and by={self.by!r} must be text")
-        object.__setattr__(self, "by", one_line(self.by, 200))
-        until_s = 0.0 if self.until_s is None else self.until_s
-        if not (_is_number(self.from_s, LAST_S) and _is_number(until_s, LAST_S)):
-            times = f"from {self.from_s!r} until {self.until_s!r}"
-            raise ValueError(f"job {self.job!r}: {times} are not Unix times")
+    @model_validator(mode="after")
+    def _is_one_order(self) -> Self:
         given = (self.replicas is not None) + (self.load is not None)
         if self.freezes and given:
             accepted = "which can only be frozen; name one job, or leave out replicas and load"
-            raise ValueError(f"job {self.job!r} stands for all jobs, {accepted}")
+            raise ValueError(f"stands for all jobs, {accepted}")
         if not self.freezes and given != 1:
-            raise ValueError(f"job {self.job!r}: an override has either replicas or load")
-        if self.replicas is not None and not _is_count(self.replicas):
-            accepted = f"a whole number from 1 to {MAX_REPLICAS}"
-            raise ValueError(f"job {self.job!r}: replicas={self.replicas!r} must be {accepted}")
-        if self.load is not None and not (_is_number(self.load, MAX_LOAD) and self.load > 0):
-            accepted = f"a factor > 0, at most {MAX_LOAD}"
-            raise ValueError(f"job {self.job!r}: load={self.load!r} must be {accepted}")
+            raise ValueError("an override has either replicas or load")
         if self.until_s is not None and not self.until_s > self.from_s:
-            raise ValueError(f"job {self.job!r}: the override ends before it begins")
+            raise ValueError("the override ends before it begins")
+        return self
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Parse an order, such as a row of a journal; ValueError if it is invalid."""
+        return parsed(cls, row, f"job {row.get('job')!r}")
 
     @property
     def freezes(self) -> bool:
@@ -75,14 +77,6 @@ class Override:
             return f"all jobs: frozen {when}"
         what = f"{self.replicas} replicas" if self.load is None else f"load x {self.load:g}"
         return f"job {self.job!r}: {what} {when}"
-
-
-def _is_count(replicas: object) -> bool:
-    return isinstance(replicas, int) and 1 <= replicas <= MAX_REPLICAS
-
-
-def _is_number(value: object, most: float) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= most
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,7 @@ class RayServeCluster(SharingCluster):
         reporting = list(listing)
         for pool in self._pools.shared:
             for n in pool.jobs:
-                gateway = replace(self.specs[n], deployment=GATEWAY)
+                gateway = self.specs[n].model_copy(update={"deployment": GATEWAY})
                 reporting[n] = listing_of(applications, gateway)
         stats = self._read_stats(reporting)
         self._report(listing, deployments)

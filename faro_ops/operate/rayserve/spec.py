@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
-from faro_lib.errors import nearest
+from pydantic import AfterValidator, Field
+
 from faro_lib.workload import Job, Pool, pools_of
 from faro_lib.workload.replicas import MAX_ONGOING_REQUESTS, SERIAL, Concurrent, mapping_of
 from faro_lib.workload.service import true_service_time
 from faro_ops.operate.rayserve import models
+from faro_ops.section import Section, parsed
 
 # A replica is not emulated if concurrency can lengthen service times by more than this share.
 MAX_SLOWDOWN = 0.1
@@ -20,7 +21,8 @@ EMULATED_KINDS = {
 }
 STATS_APPLICATION = "faro-statistics"  # the application with the stats endpoint
 POOL_PREFIX = "pool-"  # of the names of applications that serve a pool
-LATE, EARLY = "late", "early"
+LATE: Final = "late"
+EARLY: Final = "early"
 BINDINGS = (LATE, EARLY)  # how the gateway of a pool chooses replicas
 # Requests of a job in a pool, waiting or in service, unless its section `serve` says otherwise.
 POOL_LIMIT = 200
@@ -32,42 +34,42 @@ NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 ACCEPTED = "1 to 100 letters, digits, and _ - . (not at the beginning)"
 
 
-@dataclass(frozen=True, slots=True)
-class ServeSpec:
+def _valid_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"must be {ACCEPTED}")
+    return name
+
+
+def _valid_path(path: str) -> str:
+    if not (path.startswith("/") and NAME.fullmatch(path[1:])):
+        raise ValueError(f"must be a slash and a name of {ACCEPTED}")
+    return path
+
+
+def _valid_class(path: str) -> str:
+    if path.count(":") != 1:
+        raise ValueError("must read package.module:Class")
+    return path
+
+
+Name = Annotated[str, AfterValidator(_valid_name)]
+
+
+class ServeSpec(Section, strict=True):
     """One job on Ray Serve: an application with one deployment, which the jobs of a pool share."""
 
-    application: str  # name of the application; by default, the job's name
+    application: Name  # name of the application; by default, the job's name
     # URL path; by default, a slash and the job's name. Before it stands the path of the job's pool.
-    route: str
-    deployment: str = "replica"
-    import_path: str = EMULATED  # "package.module:Class"; an instance is called with each request
-    args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the class
+    route: Annotated[str, AfterValidator(_valid_path)]
+    deployment: Name = "replica"
+    # "package.module:Class"; an instance is called with each request
+    import_path: Annotated[str, AfterValidator(_valid_class)] = EMULATED
+    args: dict[str, Any] = Field({})  # keyword arguments of the class
     # Requests that a replica holds at most, waiting or in service; further ones get a 503.
-    max_ongoing_requests: int = MAX_ONGOING_REQUESTS
-    concurrency: int = 1  # requests that a replica serves at once
-    gateways: int = 1  # replicas of the gateway in front of the job's pool
-    binding: str = LATE  # how the gateway chooses replicas, one of BINDINGS
-
-    def __post_init__(self) -> None:
-        self._check("binding", f"be {' or '.join(BINDINGS)}", self.binding in BINDINGS)
-        for name in ("max_ongoing_requests", "concurrency", "gateways"):
-            value = getattr(self, name)
-            self._check(name, "be a whole number >= 1", isinstance(value, int) and value >= 1)
-        for name in ("application", "deployment"):
-            value = getattr(self, name)
-            self._check(name, f"be {ACCEPTED}", bool(NAME.fullmatch(str(value))))
-        route = str(self.route)
-        within = route.removeprefix(f"/{self.application}")  # of a pool
-        is_path = within[:1] == "/" and NAME.fullmatch(within[1:])
-        is_path = is_path or (route[:1] == "/" and NAME.fullmatch(route[1:]))
-        self._check("route", f"be a slash and a name of {ACCEPTED}", bool(is_path))
-        has_class = str(self.import_path).count(":") == 1
-        self._check("import_path", "read package.module:Class", has_class)
-
-    def _check(self, name: str, accepted: str, holds: bool) -> None:
-        if not holds:
-            problem = f"{name}={getattr(self, name)!r} must {accepted}"
-            raise ValueError(f"serve of {self.application!r}: {problem}")
+    max_ongoing_requests: int = Field(MAX_ONGOING_REQUESTS, ge=1)
+    concurrency: int = Field(1, ge=1)  # requests that a replica serves at once
+    gateways: int = Field(1, ge=1)  # replicas of the gateway in front of the job's pool
+    binding: Literal["late", "early"] = LATE  # how the gateway chooses replicas
 
 
 def ongoing_limits(
@@ -120,7 +122,7 @@ def usable_specs(
     for n, job in enumerate(jobs):
         try:
             specs.append(_spec(job, sections.get(job.name, {})))
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             named = f"job {job.name!r}: "
             problems[n] = named + str(error).removeprefix(named)
             specs.append(_readable(job, sections.get(job.name, {})))
@@ -183,13 +185,13 @@ def _in_pool(
     if spec.import_path == EMULATED and "args" not in section:
         args["load_s"] = job.load_s / scale
     name = POOL_PREFIX + re.sub(r"[^\w.-]+", "-", pool.name)
-    return replace(
-        spec,
-        application=name,
-        route=f"/{name}{spec.route}",
-        args=args,
-        max_ongoing_requests=section.get("max_ongoing_requests", POOL_LIMIT),
-    )
+    of_pool = {
+        "application": name,
+        "args": args,
+        "max_ongoing_requests": section.get("max_ongoing_requests", POOL_LIMIT),
+    }
+    pooled = parsed(ServeSpec, dict(spec) | of_pool, f"job {job.name!r}", "serve")
+    return pooled.model_copy(update={"route": f"/{name}{spec.route}"})
 
 
 def _check_agrees(pool: Pool, job: Job, spec: ServeSpec, first: Job, theirs: ServeSpec) -> None:
@@ -208,35 +210,29 @@ def _readable(job: Job, section: Any) -> ServeSpec:
         kept = {key: section[key] for key in ("application", "deployment") if key in section}
     try:
         return _spec(Job(job.name), kept)
-    except (ValueError, TypeError):
+    except ValueError:
         return _spec(Job(job.name), {})
 
 
 def _spec(job: Job, section: Mapping[str, Any], scale: float = 1.0) -> ServeSpec:
     """The spec of one job from its own section; ValueError if the section is invalid."""
+    place = f"job {job.name!r}"
     if not isinstance(section, Mapping):
-        raise ValueError(f"job {job.name!r}: serve={section!r} must be a mapping")
-    accepted = [field.name for field in fields(ServeSpec)]
-    for key in section:
-        if key not in accepted:
-            problem = f"serve has an unknown key {key!r}; {nearest(key, accepted)}"
-            raise ValueError(f"job {job.name!r}: {problem}")
+        raise ValueError(f"{place}: serve={section!r} must be a mapping")
     name = re.sub(r"[^\w.-]+", "-", job.name)
-    named: dict[str, Any] = {"application": name, "route": f"/{name}"}
-    spec = ServeSpec(**{**named, **section})
-    if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
-        problem = f"{STATS_APPLICATION!r} is reserved for Faro's own application"
-        raise ValueError(f"job {job.name!r}: {problem}")
+    usual: dict[str, Any] = {"application": name, "route": f"/{name}"}
     if job.replica != SERIAL:
         fewest = max(MAX_ONGOING_REQUESTS, job.replica.fewest_places)
         limit = section.get("max_ongoing_requests", fewest)
         # A batched or continuous model has its own queue. It therefore receives all ongoing
         # requests at once.
         at_once = limit if job.replica.kind in EMULATED_KINDS else job.replica.max_in_service
-        concurrency = section.get("concurrency", at_once)
-        spec = replace(spec, max_ongoing_requests=limit, concurrency=concurrency)
+        usual |= {"max_ongoing_requests": limit, "concurrency": at_once}
+    spec = parsed(ServeSpec, usual | dict(section), place, "serve")
+    if STATS_APPLICATION in (spec.application, spec.route.removeprefix("/")):
+        raise ValueError(f"{place}: {STATS_APPLICATION!r} is reserved for Faro's own application")
     if spec.import_path == EMULATED and not spec.args:
-        spec = replace(spec, **_emulated(job, scale))
+        return spec.model_copy(update=_emulated(job, scale))
     return spec
 
 

@@ -7,14 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import TextWrapper
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from faro_lib.errors import nearest
+from faro_ops.section import Section, lines
 from faro_pipeline.settings.schema import Config
-from faro_pipeline.stages.section import Section
 
 DEFAULT_FILE = Path("config/default.yaml")
 REFERENCE = Path("docs/configuration.md")
@@ -60,31 +59,8 @@ def load(mapping: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(mapping))
     except ValidationError as error:
-        raise ValueError("\n".join(map(_line, error.errors(include_url=False)))) from None
-
-
-def _line(error: Any) -> str:
-    """The line about one error that pydantic has found."""
-    keys = [str(key) for key in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        accepted = _section_of(keys).model_fields
-        return f"config: unknown key {'.'.join(keys)!r}; {nearest(keys[-1], accepted)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if not keys:
-        return f"config: {message}"
-    message = (message[0].lower() + message[1:]).replace("input should be", "should be")
-    return f"config: {'.'.join(keys)}={error['input']!r} {message}"
-
-
-def _section_of(keys: list[str]) -> type[Section]:
-    """The section that a key belongs to; `keys` lead to it from the top, with indices of lists."""
-    section: Any = Config
-    for key in keys[:-1]:
-        if key.isdigit():
-            continue
-        annotation = section.model_fields[key].annotation
-        section = next(iter(get_args(annotation)), annotation)
-    return section
+        problems = [f"config: {line}" for line in lines(error, Config)]
+    raise ValueError("\n".join(problems))
 
 
 def default_yaml() -> str:

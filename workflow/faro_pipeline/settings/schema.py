@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from faro_lib.errors import nearest
 from faro_lib.workload import PUBLISHED, SYNTHETIC
+from faro_ops.section import Section
 from faro_pipeline.derived import ENDINGS, PUBLISHED_JOBS, stem_of
 from faro_pipeline.stages.ablation import Ablation
 from faro_pipeline.stages.days import Days
@@ -16,7 +17,7 @@ from faro_pipeline.stages.llm import Llm
 from faro_pipeline.stages.misspecification import Misspecification
 from faro_pipeline.stages.replicas import Replicas
 from faro_pipeline.stages.scale import Scale
-from faro_pipeline.stages.section import Capacities, Names, Section, Stage
+from faro_pipeline.stages.section import Capacities, Names, Stage
 from faro_pipeline.stages.sensitivity import Sensitivity
 from faro_pipeline.stages.sharing import Sharing
 from faro_pipeline.stages.sloppify import Sloppify

@@ -5,7 +5,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from faro_lib.workload import SYNTHETIC
-from faro_pipeline.stages.section import Capacities, Compared, Names, Section, Stage
+from faro_ops.section import Section
+from faro_pipeline.stages.section import Capacities, Compared, Names, Stage
 from faro_pipeline.stages.traces import Synthetic
 
 

@@ -1,12 +1,13 @@
-"""The base classes of the settings of a stage, and the types of settings that stages share."""
+"""The base class of the settings of a stage, and the types of settings that stages share."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from faro_lib.workload import Job
+from faro_ops.section import Section
 
 Value = TypeVar("Value")
 JOB_MINUTE_GB = 35e-6  # simulation, per job and minute, at several hundred requests per minute
@@ -45,12 +46,6 @@ WholeTicks = Annotated[
     list[Annotated[float, Field(gt=0, multiple_of=10)]], AfterValidator(unique), UNIQUE
 ]
 Indices = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(unique), UNIQUE]
-
-
-class Section(BaseModel):
-    """Settings that belong together."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Stage(Section):

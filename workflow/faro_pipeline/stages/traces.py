@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from faro_lib.workload.changes import CHANGES, Change
-from faro_pipeline.stages.section import Section
+from faro_ops.section import Section
 
 
 class Synthetic(Section):

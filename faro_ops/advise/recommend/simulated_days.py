@@ -1,4 +1,4 @@
-"""Replay recorded days: the capacity and the fixed replica counts that keep the SLOs."""
+"""Simulate recorded days: the capacity and the fixed replica counts that keep the SLOs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,29 +18,29 @@ from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.advise.recommend import sizing
 from faro_ops.advise.sources.history import History, history_of
 
-# If the last day has more requests, only its busiest REPLAYED_HOURS are replayed.
+# If the last day has more requests, only its busiest SIMULATED_HOURS are simulated.
 MOST_REQUESTS = 20_000_000
-REPLAYED_HOURS = 6
-# Replayed before the busiest minutes, so that these do not begin with too few replicas.
+SIMULATED_HOURS = 6
+# Simulated before the busiest minutes, so that these do not begin with too few replicas.
 RUN_UP_MINUTES = 15
-# At most this many earlier days are replayed, too, those with the highest peak load.
+# At most this many earlier days are simulated, too, those with the highest peak load.
 EARLIER_DAYS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Replay:
-    """What replays of recorded days show.
+class SimulatedDays:
+    """What simulations of recorded days show.
 
     Attributes
     ----------
     capacity : the given capacity in cores or, if none was given, the required one.
-    days : text that names the hours or days replayed, such as "the last 24 hours". Faro and
+    days : text that names the hours or days simulated, such as "the last 24 hours". Faro and
         constant replicas are judged on all of them, each day by itself.
-    curve : SLO violations of the worst job at each replayed capacity (`sizing.COLUMNS`).
+    curve : SLO violations of the worst job at each simulated capacity (`sizing.COLUMNS`).
     fixed : constant replica counts and their SLO violation rates, one row per job.
         `accepted_rate` : the accepted SLO violation rate.
-        `replicas` : smallest count that keeps the SLO on each replayed day; 0 if no count does.
-        `minutes` : total length of the replayed days.
+        `replicas` : smallest count that keeps the SLO on each simulated day; 0 if no count does.
+        `minutes` : total length of the simulated days.
         `replicas_on_all_cores` : counts on `capacity` cores that maximise the sum of the jobs' mean
             utilities in the forecaster's training minutes. They are at least `replicas` if the
             capacity is large enough.
@@ -57,7 +57,7 @@ class Replay:
 
     @property
     def required_cores(self) -> int | None:
-        """The smallest replayed capacity that meets every SLO; None if none does."""
+        """The smallest simulated capacity that meets every SLO; None if none does."""
         return sizing.required_cores(self.curve)
 
     @property
@@ -78,29 +78,29 @@ class Replay:
         }
 
 
-def replay_of(
+def simulate_days(
     history: History,
     policy_for: Callable[[History], Faro],
     capacity: int | None,
     accepted: np.ndarray,
     serving_model: ServingModel,
     report: Report,
-) -> Replay:
+) -> SimulatedDays:
     """Find the replicas and the capacity that the recorded days need, by simulation.
 
     policy_for : returns Faro with a forecaster that has learnt from a history.
-    capacity : cores to replay and to compare with; None = the required ones.
+    capacity : cores to simulate and to compare with; None = the required ones.
     accepted : accepted SLO violation rate of each job, (jobs,).
     """
-    days = days_to_replay(history)
+    days = days_to_simulate(history)
     policy = policy_for(days.last)
     if history.single_day:
         report(
-            "there is no earlier day: the forecaster learns from the replayed one, "
+            "there is no earlier day: the forecaster learns from the simulated one, "
             "so the curve is a little optimistic"
         )
     others = [(past.traces.workload(), policy_for(past)) for past in days.busiest]
-    report(f"replaying {days.text} at several capacities, which takes a few minutes")
+    report(f"simulating {days.text} at several capacities, which takes a few minutes")
 
     # 1. The fewest constant replicas of each job; 0 if no number keeps its SLO.
     jobs = arrays_of(history.jobs)
@@ -115,12 +115,12 @@ def replay_of(
                 "the capacity is for the other jobs"
             )
 
-    # 2. Constant replicas on so many cores. A replay of Faro begins with them.
+    # 2. Constant replicas on so many cores. A simulation of Faro begins with them.
     lowest = np.maximum(jobs.min_replicas, 1)  # (jobs,)
     enough = np.maximum(fixed.replicas, lowest)  # (jobs,)
     smallest_cores = int(np.ceil(lowest @ jobs.cores))
     enough_cores = int(np.ceil(enough @ jobs.cores))
-    for line in _short_on(days.unreplayed, enough, accepted, possible, serving_model):
+    for line in _short_on(days.not_simulated, enough, accepted, possible, serving_model):
         report(line)
 
     @cache
@@ -155,7 +155,7 @@ def replay_of(
 
     # 4. What both do under more load than recorded.
     on_all_cores = fixed_on(size)
-    report(f"replaying the last day on {size} cores {', '.join(sizing.VARIATIONS)}")
+    report(f"simulating the last day on {size} cores {', '.join(sizing.VARIATIONS)}")
     variations = sizing.variations(
         last_day, policy, size, on_all_cores, accepted_or_any, serving_model, fixed_on
     )
@@ -172,7 +172,7 @@ def replay_of(
             "violation_rate_on_all_cores": sizing.worst_rates(serving_model, runs, on_all_cores),
         }
     )
-    return Replay(size, days.text, curve, table, variations)
+    return SimulatedDays(size, days.text, curve, table, variations)
 
 
 def _short_on(
@@ -190,50 +190,50 @@ def _short_on(
     short = np.flatnonzero(possible & (rates > accepted))
     return [
         f"with {counts[j]} fixed replicas, {100 * rates[j]:.2g} % of the requests of "
-        f"{days[0].jobs[j].name} are late on a recorded day that is not replayed "
+        f"{days[0].jobs[j].name} are late on a recorded day that is not simulated "
         f"({100 * accepted[j]:.4g} % accepted)"
         for j in short
     ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ReplayedDays:
-    """The recorded days that are replayed.
+class DaysToSimulate:
+    """The recorded days that are simulated.
 
     Attributes
     ----------
     last : the history of the last day or, if it has too many requests, of its busiest hours.
     busiest : histories that end with one of the busiest earlier days, the busiest first. Their
         forecasters learn from all other days.
-    every : requests of all days that are replayed; the last one is that of `last`.
-    unreplayed : requests of the other recorded days.
-    text : names the hours or days replayed.
+    every : requests of all days that are simulated; the last one is that of `last`.
+    not_simulated : requests of the other recorded days.
+    text : names the hours or days simulated.
     """
 
     last: History
     busiest: list[History]
     every: list[Workload]
-    unreplayed: list[Workload]
+    not_simulated: list[Workload]
     text: str
 
 
-def days_to_replay(history: History) -> ReplayedDays:
-    """Choose the days that are replayed.
+def days_to_simulate(history: History) -> DaysToSimulate:
+    """Choose the days that are simulated.
 
     If the days together exceed MOST_REQUESTS requests, the oldest ones are left out. If the last
-    day alone exceeds MOST_REQUESTS, only its busiest hours are replayed, and no other day.
+    day alone exceeds MOST_REQUESTS, only its busiest hours are simulated, and no other day.
     """
     traces = history.traces
     if traces.evaluation.sum() > MOST_REQUESTS:
-        part, first = busiest_part(traces, 60 * REPLAYED_HOURS)
+        part, first = busiest_part(traces, 60 * SIMULATED_HOURS)
         hours = history_of(part.jobs, part.evaluation[0], earlier=part.train)
         span = history.span(first, first + hours.day_minutes)
-        return ReplayedDays(hours, [], [part.workload()], [], f"{span}, the busiest,")
+        return DaysToSimulate(hours, [], [part.workload()], [], f"{span}, the busiest,")
 
     last_day = traces.workload()
     text = f"the last {last_day.minutes / 60:.3g} hours"
     if history.single_day:
-        return ReplayedDays(history, [], [last_day], [], text)
+        return DaysToSimulate(history, [], [last_day], [], text)
 
     requests = traces.train[:, 0].sum(axis=(1, 2))  # (days,)
     room = MOST_REQUESTS - traces.evaluation.sum()
@@ -244,12 +244,12 @@ def days_to_replay(history: History) -> ReplayedDays:
     by_peak = sorted(earlier, key=lambda day: load[day].max())
     busiest = [_as_last(history, day) for day in reversed(by_peak[-EARLIER_DAYS:])]
     every = [*(past.traces.workload() for past in busiest), last_day]
-    unreplayed = [traces.workload(day + 1) for day in by_peak[:-EARLIER_DAYS]]
+    not_simulated = [traces.workload(day + 1) for day in by_peak[:-EARLIER_DAYS]]
     if busiest and len(busiest) == traces.days:
         text = f"all {history.days} days"
     elif busiest:
         text = f"{text} and the {len(busiest)} busiest earlier days"
-    return ReplayedDays(history, busiest, every, unreplayed, text)
+    return DaysToSimulate(history, busiest, every, not_simulated, text)
 
 
 def _as_last(history: History, day: int) -> History:
