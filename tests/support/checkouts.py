@@ -219,9 +219,9 @@ def make_checkout(folder: Path, real_notebooks: bool = False) -> Checkout:
             shutil.copytree(ROOT / recorded, folder / recorded)
         return Checkout(folder)
     standing_in = {"10_traces": TRACES, "20_queueing": QUEUEING, "50_simulation": SIMULATION}
-    standing_in["90_figures"] = "if False:\n    from studies.figures import comparison"
+    standing_in["90_figures"] = "if False:\n    from studies.comparison import figures"
     for stage, names in FIGURES.items():
-        with (folder / "studies" / "figures" / f"{stage}.py").open("a") as module:
+        with (folder / "studies" / stage / "figures.py").open("a") as module:
             module.write(DRAW % names)
     for name in sorted(
         {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} | set(standing_in)
