@@ -84,6 +84,7 @@ class Fault:
     stops_ticks : whether no controller can decide before the end of the fault.
     sets_clock : whether counts of minutes before it may be wrong afterwards.
     freezes : whether all jobs must keep their targets from the second tick on.
+    ends_orders : whether nobody knows the standing order any more; its end orders it again.
     order : the override that must be in force or named as not, if the fault is one.
     """
 
@@ -99,6 +100,7 @@ class Fault:
     stops_ticks: bool = False
     sets_clock: bool = False
     freezes: bool = False
+    ends_orders: bool = False
     order: dict | None = None
     both: bool = False
     halfway: Act | None = None
@@ -808,7 +810,9 @@ FAULTS = (
     Fault(
         "the FaroPlan is deleted, and all controllers are killed",
         together(delete_plan, kill_all),
+        orders(),
         lasts_s=120,
+        ends_orders=True,
         worlds=EVERYWHERE,
     ),
     Fault(

@@ -181,6 +181,7 @@ class Invariants:
         # Until when jobs may lag behind the twin; until when the capacity forces them.
         self.lags_until_s = -math.inf
         self.forced_until_s = -math.inf
+        self.unordered_until_s = -math.inf
         self.has_shrunk = False  # whether a capacity has forced jobs to shrink
         self.unsure_counts_until_s = -math.inf
         self.may_end_until_s = -math.inf  # until when a controller may have lost its lease
@@ -242,6 +243,8 @@ class Invariants:
         if fault.changes == CAPACITY:
             self.forced_until_s = now_s + fault.lasts_s + AFTER_S
             self.has_shrunk = True
+        if fault.ends_orders:
+            self.unordered_until_s = now_s + fault.lasts_s + AFTER_S
         if fault.ends_leader:
             self.may_end_until_s = now_s + fault.lasts_s + GAP_S
         if fault.sets_clock:
@@ -447,7 +450,8 @@ class Invariants:
         if not job or world.clock.now_s < self.start_s + 5 * TICK_S:
             return
         self.figures.checks += 1
-        if targets[job] != STARTED and world.clock.now_s > self.forced_until_s:
+        free_until_s = max(self.forced_until_s, self.unordered_until_s)
+        if targets[job] != STARTED and world.clock.now_s > free_until_s:
             self.note(world, f"the order of {job} is not in force: it has {targets[job]}")
 
     # --- ticks ---------------------------------------------------------------------------------
