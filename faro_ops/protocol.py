@@ -41,7 +41,7 @@ class LiveObservation(Observation):
     replicas: np.ndarray | None = None
     floor: np.ndarray | None = None
     # Bool, jobs that Faro keeps as they are, because they are misconfigured or because no capacity
-    # is known (policies/held.py); None = no job.
+    # is known (operate/limits/held.py); None = no job.
     held: np.ndarray | None = None
     # Seconds since the API server last confirmed the capacity; None if it is not measured.
     capacity_age_s: float | None = None

@@ -1,4 +1,4 @@
-"""Compiled loops of `admission` and `values`, which import this module when they are first called.
+"""Compiled loops of `admission`, which imports this module when it is first called.
 
 Curves are those of `queueing.Curves`: the utility of a job at a total load of its pool.
 """

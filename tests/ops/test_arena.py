@@ -18,9 +18,11 @@ from messages import assert_one_line
 from faro_lib.experiments.limits import clairvoyants
 from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import AIAD, FACTORIES, HPA, FairShare, Plan
+from faro_lib.protocol import hold
 from faro_lib.simulate import draw, simulate
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.changes import changed
+from faro_lib.workload.pools import Placement
 from faro_lib.workload.synthetic import synthetic
 from faro_ops import cli
 from faro_ops.advise.arena.scenarios import Instance, scenario_of, scenarios, with_wrong_times
@@ -84,6 +86,16 @@ def test_a_policy_does_in_the_arena_what_it_does_in_the_pipeline_and_its_return_
     np.testing.assert_array_equal(env.unwrapped.run.decisions.target, run.decisions.target)
     assert total == pytest.approx(-lost_utility(minute_utility(run)) * 24)
     assert steps == len(run.decisions.target)
+
+
+def test_the_placement_of_a_plan_reaches_the_cluster():
+    """A placement that the cluster cannot know was dropped without a word before."""
+    env = make()
+    env.reset(seed=0)
+    wish = Placement(np.array([0]), np.ones((1, 1), bool))
+    plan = replace(hold(env.unwrapped.observation), placement={"nowhere": wish})
+    with pytest.raises(ValueError, match="placement of unknown pool 'nowhere'"):
+        env.step(plan)
 
 
 def test_the_same_agent_is_a_policy_of_the_pipeline():

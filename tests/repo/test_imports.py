@@ -32,7 +32,7 @@ MAY_IMPORT = {
 # These studies run on real replicas or judge what an operator has, so they may import it.
 OPERATED = (
     *("studies.live", "studies.adoption", "studies.arena"),
-    *("studies.comparison.rerecord", "studies.disaggregated.run", "studies.gpus.run"),
+    *("studies.disaggregated.run", "studies.gpus.run"),
 )
 
 

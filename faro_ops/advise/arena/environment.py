@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from faro_lib.control.guardrails import GUARDRAILS
+from faro_lib.control.loop import request
 from faro_lib.control.tick import Memory, tick
 from faro_lib.metrics.measures import lost_utility, minute_utility
 from faro_lib.policies import Fixed
@@ -241,7 +242,7 @@ class ClusterEnv(gymnasium.Env):
         self._memory, step = tick(_Given(plan=plan), GUARDRAILS, self.jobs, self._memory, seen)
         if step.failure:
             raise ValueError(step.failure)
-        self._cluster.apply(step.target, step.plan.drop)
+        request(self._cluster, step)
         self._decisions.append(step)
         end_s = self._workload.minutes * MINUTE_S
         self._cluster.advance(min(seen.now_s + self._tick_s, end_s))

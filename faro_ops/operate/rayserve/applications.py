@@ -67,7 +67,7 @@ class Listed:
     """What Ray lists about a job."""
 
     deployment: Deployment | None  # None if it does not exist, or cannot be read
-    state: str = FINE  # of controller/job_states.py
+    state: str = FINE  # of operate/job_states.py
     reason: str = ""
     deleting: bool = False  # it will not come back by itself
     # Whether an earlier listing of the deployment still holds: Ray says nothing else about it.
