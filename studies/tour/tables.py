@@ -53,7 +53,8 @@ def table() -> Figure:
     return tour.table_as_map(morning().decision)
 
 
-# `morning` reads EXAMPLE as the notebook does, as a workload; the counts that it is given are not.
+# `morning` loads EXAMPLE as a workload, as the notebook does, so the pictures ignore the counts
+# that they are given.
 PARTS: list[Part] = []
 PICTURES = [
     Picture("docs/images/tour-forecast.png", [EXAMPLE], lambda _counts: forecasts()),

@@ -89,7 +89,7 @@ def test_a_policy_does_in_the_arena_what_it_does_in_the_pipeline_and_its_return_
 
 
 def test_the_placement_of_a_plan_reaches_the_cluster():
-    """A placement that the cluster cannot know was dropped without a word before."""
+    """So the cluster refuses a placement of a pool that does not exist."""
     env = make()
     env.reset(seed=0)
     wish = Placement(np.array([0]), np.ones((1, 1), bool))

@@ -143,7 +143,7 @@ class Settings:
     """The jobs and overrides of a run at one time."""
 
     # The jobs of the table. Where an operator has fixed the replica count, max_replicas is this
-    # count, and min_replicas is at most this count (`limits/fitting.py` says how many fit).
+    # count, and min_replicas is at most this count. operate/limits/fitting.py finds how many fit.
     jobs: tuple[Job, ...]
     # sections["serve"]["a"] is the section "serve" of job "a" in the jobs' table, valid or not.
     sections: dict[str, dict[str, dict]]
