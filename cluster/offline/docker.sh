@@ -14,11 +14,14 @@ start() {
   rm -f "$PID"
   # Kept from an engine that died: what it changed is still changed.
   [ -e "$STATE/before" ] || { iptables -S FORWARD | head -1; cat /proc/sys/net/ipv4/ip_forward; } >"$STATE/before"
-  local runtime=()
+  # Our own settings: an option given both here and in /etc/docker/daemon.json ends dockerd.
+  local settings='{}'
   if ! ((0x$(sed -n 's/^CapBnd:\s*//p' /proc/self/status) >> 24 & 1)); then # CAP_SYS_RESOURCE
-    runtime=(--add-runtime "here=$KIT/runc-here" --default-runtime here)
+    settings='{"runtimes": {"here": {"path": "'$KIT/runc-here'"}}, "default-runtime": "here"}'
   fi
-  setsid dockerd --data-root "$STATE/data" --exec-root "$STATE/exec" --pidfile "$PID" "${runtime[@]}" >"$STATE/log" 2>&1 </dev/null &
+  echo "$settings" >"$STATE/daemon.json"
+  setsid dockerd --config-file "$STATE/daemon.json" \
+    --data-root "$STATE/data" --exec-root "$STATE/exec" --pidfile "$PID" >"$STATE/log" 2>&1 </dev/null &
   for _ in $(seq 120); do
     ! docker info >/dev/null 2>&1 || return 0
     sleep 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -74,6 +75,31 @@ def test_down_without_kind_says_so(bare):
     done = ran("down.sh", bare)
     assert done.returncode == 1
     assert done.stderr.startswith("down.sh: kind is missing")
+
+
+def test_the_engine_reads_our_settings_and_not_those_of_the_machine(tmp_path):
+    """An option that /etc/docker/daemon.json gives as well ended dockerd."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    answers = {
+        "docker": f'[ -e "{tmp_path}/asked" ]',
+        "dockerd": f'printf "%s\\n" "$@" >"{tmp_path}/asked"',
+        "iptables": "echo -P FORWARD ACCEPT",
+    }
+    for name, answer in answers.items():
+        (folder / name).write_text(f"#!/bin/bash\n{answer}\n")
+        (folder / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "FARO_KIND_CACHE": str(tmp_path / "cache"),
+    }
+    done = ran("offline/docker.sh", environment, "start")
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    settings = Path(asked[asked.index("--config-file") + 1])
+    assert settings.is_relative_to(tmp_path / "cache")
+    assert json.loads(settings.read_text()).keys() <= {"runtimes", "default-runtime"}
+    assert set(asked[::2]) == {"--config-file", "--data-root", "--exec-root", "--pidfile"}
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
