@@ -13,12 +13,12 @@ import numpy as np
 
 from faro_lib.protocol import ENDED, Observation
 from faro_lib.queueing import LatencyModel
+from faro_lib.queueing.shapes import idle_latency_s
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import SERIAL
 
 MAX_THROTTLED = 0.05  # share of a minute
-IDLE, IDLE_REPLICAS = 0.1, 8.0  # utilisation and replicas of a service in which no request waits
 CONSTANT = 0.8  # service times hardly vary if their mean is more than this share of their quantile
 
 
@@ -70,6 +70,7 @@ class Evidence:
     most: np.ndarray
     tail_s: np.ndarray  # latency quantile of the served requests; NaN if unknown
     served_per_min: np.ndarray  # NaN if unknown
+    busy_s: np.ndarray  # busy seconds of the replicas per request; NaN if unknown
     # Bool. `informative`: the latency says how fast the service is. `overloaded`: requests were
     # refused for lack of replicas, and nothing else was wrong. At most one of them is True.
     informative: np.ndarray
@@ -130,6 +131,7 @@ def evidence_of(
         replicas.most,
         tail_s,
         served,
+        unknown if observation.busy_s is None else observation.busy_s,
         informative,
         overloaded,
         met_slo,
@@ -157,10 +159,8 @@ def cut_off(
     if not len(serial):
         return cut
     jobs, tail_s, mean_s = [jobs[n] for n in serial], tail_s[serial], mean_s[serial]
-    busy_s = latency_model.saturated_s(jobs)[:, None]
-    rate_rps, replicas = IDLE_REPLICAS * IDLE / busy_s, np.full_like(busy_s, IDLE_REPLICAS)
-    idle_s = np.median(latency_model.minutes_s(jobs, rate_rps, replicas), axis=2)
-    share = (busy_s / idle_s)[:, 0]  # of the quantile that the mean has in an idle service
+    idle_s = idle_latency_s(latency_model, jobs)
+    share = latency_model.saturated_s(jobs) / idle_s  # of the quantile, in an idle service
     close = mean_s > np.sqrt(share) * tail_s
-    cut[serial] = (share < CONSTANT) & (tail_s < idle_s[:, 0]) & close
+    cut[serial] = (share < CONSTANT) & (tail_s < idle_s) & close
     return cut

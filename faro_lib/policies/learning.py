@@ -1,9 +1,12 @@
 """What a policy learns about service times while services run.
 
 A `Learner` turns the evidence of each complete minute (`policies.evidence`) into a posterior of the
-factor between true and assumed service times (`queueing.service_factor`):
+factor between true and assumed service times (`queueing.service_factor`), together with the shape
+of the service's latencies (`queueing.shapes`):
 
-- An informative minute multiplies the belief by the likelihood of its latency.
+- An informative minute multiplies the belief by the likelihood of its latency, and by that of its
+  busy seconds where the platform measures them. They tell a slower service from one whose requests
+  wait longer for another reason.
 - In any other minute, the counts of served and refused requests are bounds on the factor. They
   fade within minutes, end with the next informative minute, and are not part of what is saved.
   Unless there are both bounds, the belief fades towards the assumed times.
@@ -21,8 +24,9 @@ import numpy as np
 from faro_lib.policies.evidence import Evidence, Replicas, evidence_of
 from faro_lib.policies.raised import Raised
 from faro_lib.protocol import Observation
-from faro_lib.queueing import LatencyModel, service_factor
+from faro_lib.queueing import LatencyModel, service_factor, shapes
 from faro_lib.workload import Job
+from faro_lib.workload.jobs import MINUTE_S
 
 UNKNOWN_ERROR = 0.3  # relative standard error of a service time that nobody has stated
 CHANGED = 0.5  # probability of a new factor after a roll-out
@@ -35,6 +39,13 @@ TRIAL_MINUTES = 5
 FIRST_PAUSE_MINUTES = 5  # after a trial that did not help; each further pause is twice as long
 LONGEST_PAUSE_MINUTES = 160
 SAME_LOAD = 1.1  # largest ratio between two loads that count as the same
+STATED_SHAPE = 0.5  # probability of the table's own shape before any observation
+COMMON_SHAPE = 0.1  # share of each job's weights of shapes that becomes the mean in a minute
+CHANGED_SHAPE = 0.01  # and that becomes the one before any observation
+# Mean weight over the jobs of the shapes with slow spells from which on plans follow them, and the
+# weight below which they no longer do.
+ACT_FROM, ACT_UNTIL = 0.8, 0.6
+MOST_TOLD = 1.0  # by how much a minute changes the log odds of two shapes at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +97,8 @@ class Doubt:
 class Learned:
     """What is known of the jobs' service times after some observations."""
 
-    # (jobs, factors), posteriors over `service_factor.FACTORS`: from informative minutes, and
-    # before any of them.
+    # (jobs, shapes, factors), posteriors over `shapes.SHAPES` and `service_factor.FACTORS`: from
+    # informative minutes, and before any of them.
     weight: np.ndarray
     prior: np.ndarray
     minute: int  # complete minutes at the last observation
@@ -98,6 +109,7 @@ class Learned:
     raised: Raised
     informative: np.ndarray  # (jobs,) number of the minutes behind `weight`
     since_minute: np.ndarray  # (jobs,) the first of them; NaN without any
+    shapes_act: bool = False  # whether decisions follow the shapes, and not only the factors
 
     @classmethod
     def start(cls, prior: np.ndarray) -> Self:
@@ -108,7 +120,7 @@ class Learned:
             prior=prior,
             minute=0,
             replicas=Replicas.start(count),
-            bounds=np.ones_like(prior),
+            bounds=np.ones((count, prior.shape[-1])),
             doubt=Doubt.start(count),
             raised=Raised.start(count),
             informative=np.zeros(count),
@@ -116,10 +128,20 @@ class Learned:
         )
 
     @property
+    def joint(self) -> np.ndarray:
+        """The posterior (jobs, shapes, factors) with which decisions are made."""
+        bounded = service_factor.normalised(self.weight * self.bounds[:, None])
+        return np.where(self.doubt.left[:, None, None] > 0, self.prior, bounded)
+
+    @property
     def belief(self) -> np.ndarray:
-        """The posterior (jobs, factors) with which decisions are made."""
-        bounded = service_factor.normalised(self.weight * self.bounds)
-        return np.where(self.doubt.left[:, None] > 0, self.prior, bounded)
+        """The posterior (jobs, factors) of the factor between true and assumed service times."""
+        return self.joint.sum(axis=1)
+
+    @property
+    def shape_weight(self) -> np.ndarray:
+        """The posterior (jobs, shapes) of the shape of the latencies."""
+        return self.joint.sum(axis=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +153,7 @@ class Learner:
 
     def start(self, jobs: tuple[Job, ...]) -> Learned:
         stated = np.array([job.service_time_error or UNKNOWN_ERROR for job in jobs])
-        return Learned.start(service_factor.prior(stated))
+        return Learned.start(joint_prior(service_factor.prior(stated)))
 
     def updated(
         self,
@@ -151,6 +173,7 @@ class Learner:
             drifted = service_factor.drifted(learned.weight, self.drift, change)
             learned = replace(learned, weight=_faded(drifted, learned.prior))
         weight = service_factor.drifted(learned.weight, self.drift, change)
+        weight = shapes.tied(weight, learned.prior, COMMON_SHAPE, CHANGED_SHAPE)
         learned = replace(learned, weight=weight)
         met_slo = np.zeros(len(jobs), bool)
         if passed == 1:
@@ -160,8 +183,10 @@ class Learner:
         else:  # nobody has seen the replicas of the last minute
             learned = replace(learned, weight=_faded(weight, learned.prior))
         factor = service_factor.mean_factor(learned.belief)
+        spells = learned.shape_weight[:, shapes.SLOWER].sum(axis=1).mean()
         return replace(
             learned,
+            shapes_act=bool(spells >= (ACT_UNTIL if learned.shapes_act else ACT_FROM)),
             raised=learned.raised.after(factor, met_slo, observation.target),
             minute=observation.minute,
             replicas=replicas.next_minute(),
@@ -184,9 +209,18 @@ class Learner:
         )
 
     def factors(self, learned: Learned, count: int) -> np.ndarray:
-        """Equally likely factors of each job, (jobs, count)."""
+        """Equally likely factors of each job at which it has the learned latencies, (jobs, count)."""
         probabilities = (np.arange(count) + 0.5) / count
-        return service_factor.quantile_factors(learned.belief, probabilities)
+        acting = shapes.as_slower(learned.joint) if learned.shapes_act else learned.belief
+        return service_factor.quantile_factors(acting, probabilities)
+
+
+def joint_prior(factors: np.ndarray) -> np.ndarray:
+    """The posterior (jobs, shapes, factors) before any observation, from one of (jobs, factors)."""
+    other = (1 - STATED_SHAPE) / (len(shapes.SHAPES) - 1)
+    of_shape = np.full(len(shapes.SHAPES), other)
+    of_shape[shapes.STATED] = STATED_SHAPE
+    return factors[:, None] * of_shape[:, None]
 
 
 def with_evidence(
@@ -196,13 +230,16 @@ def with_evidence(
     tells = evidence.informative
     # The counts of an overloaded minute bound the factor from below and from above.
     bounded = evidence.overloaded & ~np.isnan(evidence.served_per_min)
-    known = (tells | bounded)[:, None]
+    known = (tells | bounded)[:, None, None]
     weight = np.where(known, learned.weight, _faded(learned.weight, learned.prior))
+    busy = busy_likelihood(jobs, evidence, latency_model)
+    weight = service_factor.normalised(weight * busy[:, None])
     likely = latency_likelihood(jobs, evidence, tells, evidence.tail_s, latency_model)
-    weight = service_factor.normalised(weight * likely)
+    weight = service_factor.normalised(weight * tempered(weight, likely))
 
     lost_s = np.full(len(jobs), np.inf)
     overload = latency_likelihood(jobs, evidence, evidence.overloaded, lost_s, latency_model)
+    overload = overload[:, shapes.STATED]
     work = served_likelihood(jobs, evidence, latency_model)
     bounds = learned.bounds**BOUNDS_KEPT * overload * work
     bounds = np.maximum(bounds / bounds.max(axis=1, keepdims=True), LEAST_BOUND)
@@ -225,19 +262,20 @@ def latency_likelihood(
     tail_s: np.ndarray,
     latency_model: LatencyModel,
 ) -> np.ndarray:
-    """Likelihood (jobs, factors) of the latency quantiles `tail_s` (jobs,), inf = overload.
+    """Likelihood (jobs, shapes, factors) of latency quantiles `tail_s` (jobs,), inf = overload.
 
     which : bool (jobs,); 1 for the other jobs.
     """
-    likely = np.ones((len(jobs), len(service_factor.FACTORS)))
+    likely = np.ones((len(jobs), len(shapes.SHAPES), len(service_factor.FACTORS)))
     chosen = np.flatnonzero(which)
     if not len(chosen):
         return likely
 
     def at(of: np.ndarray, replicas: np.ndarray) -> np.ndarray:
-        return service_factor.likelihood(
-            latency_model, [jobs[j] for j in of], evidence.rate_rps[of], replicas[of], tail_s[of]
-        )
+        load = evidence.rate_rps[of], replicas[of]
+        predicted = shapes.predicted_s(latency_model, [jobs[j] for j in of], *load)
+        density = [service_factor.latency_density(of_shape, tail_s[of]) for of_shape in predicted]
+        return np.stack(density, axis=1)
 
     likely[chosen] = at(chosen, evidence.fewest)
     differ = chosen[evidence.most[chosen] > evidence.fewest[chosen]]
@@ -245,6 +283,34 @@ def latency_likelihood(
         likely[differ] += at(differ, evidence.most)
         likely[differ] /= 2
     return likely
+
+
+def tempered(weight: np.ndarray, likely: np.ndarray) -> np.ndarray:
+    """The likelihood (jobs, shapes, factors) with bounded evidence between shapes.
+
+    The errors of a table are the same in all minutes, and no shape is exactly true. So a minute
+    changes the log odds of two shapes by MOST_TOLD at most; factors of one shape keep their ratios.
+    """
+    of_shape = weight.sum(axis=2)
+    explained = (weight * likely).sum(axis=2) / np.maximum(of_shape, LEAST_BOUND**2)
+    least = explained.max(axis=1, keepdims=True) * np.exp(-MOST_TOLD)
+    raised = np.maximum(explained, least) / np.maximum(explained, LEAST_BOUND**2)
+    return likely * raised[:, :, None]
+
+
+def busy_likelihood(
+    jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
+) -> np.ndarray:
+    """Likelihood (jobs, factors) of the busy seconds per request; 1 where they tell nothing.
+
+    Requests that fail may take less time, so only minutes in which nothing was wrong count.
+    """
+    counts = evidence.informative | evidence.overloaded
+    arrived = MINUTE_S * evidence.rate_rps
+    served = np.where(np.isnan(evidence.served_per_min), arrived, evidence.served_per_min)
+    busy_s = np.where(counts, evidence.busy_s, np.nan)
+    saturated_s = latency_model.saturated_s(jobs)
+    return service_factor.busy_likelihood(saturated_s, busy_s, np.nan_to_num(served))
 
 
 def served_likelihood(

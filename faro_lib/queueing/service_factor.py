@@ -27,6 +27,7 @@ MODEL_ERROR = 0.1
 # the density of its log latency.
 OUTLIER = 0.02
 OUTLIER_DENSITY = 0.2
+BUSY_ERROR = 0.05  # standard deviation of log(measured / true busy seconds per request)
 SLACK = 2.0  # standard errors by which a factor may exceed what the served requests allow
 
 
@@ -40,21 +41,22 @@ def prior(relative_error: np.ndarray) -> np.ndarray:
 
 
 def normalised(weight: np.ndarray) -> np.ndarray:
-    """The weights (jobs, factors) with sum 1 for each job."""
-    return weight / weight.sum(axis=1, keepdims=True)
+    """The weights (jobs, ..., factors) with sum 1 for each job."""
+    return weight / weight.sum(axis=tuple(range(1, weight.ndim)), keepdims=True)
 
 
 def drifted(weight: np.ndarray, drift: float, change: np.ndarray) -> np.ndarray:
-    """The posterior one minute later, (jobs, factors).
+    """The posterior one minute later, (jobs, ..., factors).
 
     The log factor makes a random step with standard deviation `drift`. With probability `change`
     (jobs,), it becomes any of FACTORS.
     """
     moves = min(0.5, (drift / STEP) ** 2 / 2)  # probability of one step up, and of one step down
-    padded = np.pad(weight, ((0, 0), (1, 1)), mode="edge")
-    stepped = (1 - 2 * moves) * weight + moves * (padded[:, :-2] + padded[:, 2:])
-    change = change[:, None]
-    return normalised((1 - change) * stepped + change / len(FACTORS))
+    padded = np.pad(weight, [(0, 0)] * (weight.ndim - 1) + [(1, 1)], mode="edge")
+    stepped = (1 - 2 * moves) * weight + moves * (padded[..., :-2] + padded[..., 2:])
+    change = change.reshape(-1, *[1] * (weight.ndim - 1))
+    any_factor = weight.mean(axis=-1, keepdims=True)
+    return normalised((1 - change) * stepped + change * any_factor)
 
 
 def likelihood(
@@ -75,7 +77,14 @@ def likelihood(
 
     """
     predicted_s = model.minutes_s(jobs, rate_rps[:, None] * FACTORS, replicas[:, None])
-    predicted_s = predicted_s * FACTORS[:, None]
+    return latency_density(predicted_s * FACTORS[:, None], tail_latency_s)
+
+
+def latency_density(predicted_s: np.ndarray, tail_latency_s: np.ndarray) -> np.ndarray:
+    """Likelihood (jobs, factors) of latency quantiles (jobs,); inf if too many were dropped.
+
+    predicted_s : (jobs, factors, minutes), the equally likely quantiles of a minute.
+    """
     lost = np.isinf(tail_latency_s)
     observed = np.log(np.where(lost, 1.0, tail_latency_s))[:, None, None]
     deviation = (observed - np.log(predicted_s)) / MODEL_ERROR  # -inf where all is lost
@@ -111,8 +120,31 @@ def work_likelihood(
     return np.where(tells[:, None], (1 - OUTLIER) * possible + OUTLIER, 1.0)
 
 
+def busy_likelihood(
+    saturated_s: np.ndarray, busy_s: np.ndarray, served_per_min: np.ndarray
+) -> np.ndarray:
+    """Likelihood of the busy seconds per request that were measured, (jobs, factors).
+
+    They are factor x saturated_s, whatever the latencies of the minute were: a lognormal density
+    with the error BUSY_ERROR of such measurements and the randomness of the requests.
+
+    Parameters
+    ----------
+    saturated_s : (jobs,) seconds per request at factor 1 (`LatencyModel.saturated_s`).
+    busy_s : (jobs,) measured; NaN tells nothing.
+    served_per_min : (jobs,) requests behind them; NaN or 0 tells nothing.
+
+    """
+    tells = (busy_s > 0) & (served_per_min > 0)
+    ratio = np.where(tells, busy_s, 1.0) / saturated_s
+    error = np.hypot(BUSY_ERROR, 1 / np.sqrt(np.where(tells, served_per_min, 1.0)))[:, None]
+    deviation = (np.log(ratio)[:, None] - np.log(FACTORS)) / error
+    density = np.exp(-0.5 * deviation**2) / (error * np.sqrt(2 * np.pi))
+    return np.where(tells[:, None], (1 - OUTLIER) * density + OUTLIER * OUTLIER_DENSITY, 1.0)
+
+
 def faded(weight: np.ndarray, towards: np.ndarray, half_life_minutes: float) -> np.ndarray:
-    """The posterior (jobs, factors) after a minute that told nothing, a step nearer to `towards`.
+    """The posterior (jobs, ..., factors) after a minute that told nothing, a step nearer to `towards`.
 
     After `half_life_minutes` such minutes, half of the weight is that of `towards`.
     """

@@ -28,8 +28,10 @@ Lifetime = tuple[int, float, float]  # (job index, start_s, end_s)
 class ServingModel:
     """Parameters of the simulated serving system.
 
-    `dispatch` is "round-robin" (the paper's model: a router and one queue per job) or
-    "least-outstanding" (a queue per replica and no router, as behind a least-connections proxy).
+    `dispatch` is "round-robin" (the paper's model: a router and one queue per job),
+    "least-outstanding" (a queue per replica and no router, as behind a least-connections proxy) or
+    "random" (a queue per replica and no router, as behind a plain Service of Kubernetes). Without a
+    router, a request that finds `max_ongoing_requests` in its replica is dropped.
     """
 
     dispatch: str = "round-robin"

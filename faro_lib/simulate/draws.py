@@ -36,6 +36,7 @@ class Draws:
     output_tokens: np.ndarray = field(default_factory=lambda: np.empty(0))
     # (jobs, minutes) CPU seconds per request that the platform measures; None if it does not.
     busy_s: np.ndarray | None = None
+    elsewhere_s: float = 0.0  # seconds of every latency that are spent outside of the replicas
 
     def shuffler(self, job: int) -> np.random.Generator:
         """Random generator of a job's dispatch order, shuffled when the job's replicas change."""

@@ -20,7 +20,8 @@ from numba import njit
 
 from faro_lib.simulate import replicas
 
-ROUTER, LEAST_OUTSTANDING = 0, 1  # dispatch: round robin, or the replica with fewest requests
+# Dispatch: round robin, the replica with the fewest requests, or any replica.
+ROUTER, LEAST_OUTSTANDING, RANDOM = 0, 1, 2
 NONE = -1
 # Value of each field of `Station` in a slot without requests.
 EMPTY_SLOT = {
@@ -49,6 +50,7 @@ class Requests(NamedTuple):
     router_out_s: np.ndarray
     coin: np.ndarray
     latency_s: np.ndarray
+    elsewhere_s: float  # added to every latency
 
 
 class Station(NamedTuple):
@@ -156,6 +158,21 @@ def _least_outstanding(order, active, turn, inside, places):
 
 
 @njit(cache=True, inline="always")
+def _any_replica(order, active, request, inside, places):
+    """A replica that does not depend on the requests inside: (slot, 0); NONE if it has no room.
+
+    The choice is a hash of the request's number, so it is the same for all policies.
+    """
+    if active == 0:
+        return NONE, 0
+    mixed = np.uint64(request) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    slot = order[(mixed >> np.uint64(33)) % np.uint64(active)]
+    return (slot if inside[slot] < places else NONE), 0
+
+
+@njit(cache=True, inline="always")
 def soonest(next_done_s):
     """(time of the next event of any replica, its slot); (inf, NONE) if all slots are empty."""
     done, slot = np.inf, NONE
@@ -199,7 +216,7 @@ def advance_job(
     """
     arrival_s, service_s, coin = requests.arrival_s, requests.service_s, requests.coin
     router_in_s, router_out_s = requests.router_in_s, requests.router_out_s
-    latency_s = requests.latency_s
+    latency_s, elsewhere_s = requests.latency_s, requests.elsewhere_s
     end = requests.first[job + 1]
     places, drop = station.places[job], station.drop[job]
     order, active, inside = station.order[job], station.active[job], station.inside[job]
@@ -269,8 +286,10 @@ def advance_job(
         while coming != NONE:
             if dispatch == ROUTER:
                 slot, turn = _next_with_room(order, active, turn, inside, places)
-            else:
+            elif dispatch == LEAST_OUTSTANDING:
                 slot, turn = _least_outstanding(order, active, turn, inside, places)
+            else:
+                slot, turn = _any_replica(order, active, coming, inside, places)
             if slot == NONE:
                 if dispatch == ROUTER:
                     held = coming
@@ -304,7 +323,7 @@ def advance_job(
 
         if leaving != NONE:  # served or dropped, the request passes the router again
             router_free = through_router(router_free, now, router_out_s, leaving)
-            spent = router_free - arrival_s[leaving]
+            spent = router_free - arrival_s[leaving] + elsewhere_s
             latency_s[leaving] = spent if served else np.inf
             ended(int(router_free), spent, finished, finished_latency_s)
         if kinds is not None:
@@ -315,7 +334,7 @@ def advance_job(
             for n in range(gone):
                 request = kinds.left[n]
                 router_free = through_router(router_free, now, router_out_s, request)
-                spent = router_free - arrival_s[request]
+                spent = router_free - arrival_s[request] + elsewhere_s
                 spent = replicas.measured(kinds, job, request, spent, now, arrival_s)
                 latency_s[request] = spent
                 ended(int(router_free), spent, finished, finished_latency_s)

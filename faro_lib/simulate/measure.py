@@ -12,6 +12,7 @@ from faro_lib.simulate.cluster import PAPER, ServingModel
 from faro_lib.simulate.draws import draw, uniform_arrivals
 from faro_lib.simulate.latencies import minute_edges
 from faro_lib.simulate.measure_pools import pools_measured
+from faro_lib.simulate.misstated import Misstated
 from faro_lib.simulate.serving import constant_latencies
 from faro_lib.simulate.table_minutes import (
     MINUTES,
@@ -40,6 +41,7 @@ def measure(
     capacity: float | None = None,
     requests: int = 30_000,
     serving_model: ServingModel = PAPER,
+    misstated: Misstated | None = None,
 ) -> LatencyTable:
     """The latency table of the jobs, measured by simulation at UTILISATIONS and replica counts.
 
@@ -48,7 +50,7 @@ def measure(
     count. Jobs with the same service time, replica type, bursts and limits share a simulation,
     whatever their SLO and quantile. Simulations run in parallel. Results are cached on disk
     (`files.cached_array`). For a job with a `latency_curve`, the table has the values of that
-    curve.
+    curve. With `misstated`, the services differ from what the jobs state.
     """
     # Curves are read first, so that an invalid one is reported before the simulations.
     curves = [(job, read_curve(job.latency_curve, job)) for job in jobs if job.latency_curve]
@@ -70,7 +72,8 @@ def measure(
     def fill(task: tuple[ServingModel, list[int], int]) -> None:
         model, rows, column = task
         quantiles = tuple(measured[k].quantile for k in rows)
-        minutes = _simulated(measured[rows[0]], replicas[column], model, quantiles, requests)
+        job = measured[rows[0]]
+        minutes = _simulated(job, replicas[column], model, quantiles, requests, misstated)
         tail_s[rows, 1:, column], excess[rows, 1:, column] = minutes.swapaxes(0, 1)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -115,24 +118,35 @@ def _classes(
 
 
 def _simulated(
-    job: Job, replicas: int, model: ServingModel, quantiles: tuple[float, ...], requests: int
+    job: Job,
+    replicas: int,
+    model: ServingModel,
+    quantiles: tuple[float, ...],
+    requests: int,
+    misstated: Misstated | None,
 ) -> np.ndarray:
     """Tail latencies and excess drop rates, (quantiles, 2, utilisations, MINUTES), from a cache."""
 
     def compute() -> np.ndarray:
-        latency_s, by_rate, shrink = _run(job, replicas, model, requests)
+        latency_s, by_rate, shrink = _run(job, replicas, model, requests, misstated)
         minutes = [
             [table_minutes(latency_s, edges, q, shrink) for edges in by_rate] for q in quantiles
         ]
         return np.array(minutes).swapaxes(1, 2)
 
     service = true_service_time(job), job.replica, model, *(job.dispersion if job.bursty else ())
+    if misstated is not None:
+        service = *service, misstated
     grid = requests, UTILISATIONS, MINUTES, WINDOW_REQUESTS, WARM_UP
     return cached_array((*service, replicas, quantiles, grid, code_key()), compute)
 
 
 def _run(
-    job: Job, replicas: int, model: ServingModel, requests: int
+    job: Job,
+    replicas: int,
+    model: ServingModel,
+    requests: int,
+    misstated: Misstated | None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Simulate a constant arrival rate at each of UTILISATIONS.
 
@@ -164,6 +178,8 @@ def _run(
         # overrun their minute.
         rng = np.random.default_rng([SEED, replicas])
         draws = replace(draws, arrival_s=uniform_arrivals(counts, rng, window_s))
+    if misstated is not None:
+        draws = misstated(draws)
     places = np.full(len(jobs), model.max_ongoing_requests)
     rules = model.dispatch, model.queue_limit, places
     latency_s = constant_latencies(jobs, draws, [replicas] * len(jobs), *rules)

@@ -8,7 +8,11 @@ from faro_lib.simulate import events, replicas
 from faro_lib.simulate.draws import Draws
 from faro_lib.workload import Job
 
-DISPATCH = {"round-robin": events.ROUTER, "least-outstanding": events.LEAST_OUTSTANDING}
+DISPATCH = {
+    "round-robin": events.ROUTER,
+    "least-outstanding": events.LEAST_OUTSTANDING,
+    "random": events.RANDOM,
+}
 SLOTS = 4  # initial number of slots per job, each for one replica; doubled when needed
 
 
@@ -36,6 +40,7 @@ class OwnReplicas:
             router_out_s=draws.router_out_s,
             coin=draws.coin,
             latency_s=np.empty(len(draws.arrival_s)),
+            elsewhere_s=draws.elsewhere_s,
         )
         # The queue holds one request more than the limit: a request that finds exactly
         # `queue_limit` waiting is not dropped. In front of a pool, a batch waits beside it.

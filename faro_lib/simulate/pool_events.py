@@ -112,7 +112,7 @@ def leave(n, request, served, now, arriving, end, free_s, requests, finished, fi
     if coming < end[n] and arrival_s[coming] <= now:
         enter_router(n, now, arriving, end, free_s, arrival_s, requests.router_in_s, latency_s)
     free_s[n] = through_router(free_s[n], now, requests.router_out_s, request)
-    spent_s = free_s[n] - arrival_s[request]
+    spent_s = free_s[n] - arrival_s[request] + requests.elsewhere_s
     latency_s[request] = spent_s if served else np.inf
     ended(int(free_s[n]), spent_s, finished, finished_latency_s)
 

@@ -20,9 +20,12 @@ from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.policies.faro import tuned
 from faro_lib.policies.learning import Learned, Learner
 from faro_lib.protocol import Observation, Plan, Wrapper
-from faro_lib.queueing import LatencyModel
+from faro_lib.queueing import LatencyModel, LatencyTable
 from faro_lib.queueing.service_factor import mean_factor
-from faro_lib.simulate import Draws, Run, draw
+from faro_lib.simulate import Draws, Run, ServingModel, draw
+from faro_lib.simulate.cluster import PAPER
+from faro_lib.simulate.measure import measure
+from faro_lib.simulate.misstated import Elsewhere, LongRequests, Misstated, Spells
 from faro_lib.workload import Job, Traces, Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.service import true_busy_s
@@ -38,6 +41,8 @@ RIVALS: Mapping[str, tuple[str, ...]] = {
 FIRST_MINUTES = 30  # in which a policy that learns may not know the services yet
 BLOCK_MINUTES = 30  # of a block of minutes, whose losses are resampled
 TRAINING_SEED = 7
+# Requests reach replicas as through a Service of Kubernetes, and wait there.
+AT_RANDOM = ServingModel("random", max_ongoing_requests=50)
 SLOW_CHANGE_MINUTES = 30.0  # after which slow and fast times of a service are forgotten
 
 
@@ -50,10 +55,20 @@ class World:
     scv_factor: float = 1.0  # on the squared coefficient of variation of the service times
     # Coefficient of variation of the times between arrivals within a minute; None: as published.
     burstiness: float | None = None
+    misstated: Misstated | None = None  # how the services differ in shape
+    serving_model: ServingModel = PAPER
+
+    @property
+    def wrong_by_shape(self) -> bool:
+        """Whether no factor on the service times makes the stated latencies right."""
+        return self.misstated is not None or self.serving_model != PAPER
 
     def draws(self, workload: Workload, seed: int) -> Draws:
         """The random numbers of a trial in this world."""
-        draws = draw(workload, seed, scv_factor=self.scv_factor)
+        router = self.serving_model.router
+        draws = draw(workload, seed, router=router, scv_factor=self.scv_factor)
+        if self.misstated is not None:
+            draws = self.misstated(draws)
         if self.burstiness is not None:
             rng = np.random.default_rng([seed, 5])
             arrival_s = renewal_arrivals(workload.requests_per_min, self.burstiness, rng)
@@ -102,6 +117,10 @@ def worlds(jobs: int, minutes: int, seed: int = 0) -> Iterator[World]:
     yield World("drift to ±50 %", alternating(jobs, 1.5) ** share)
     yield World("hours slow, hours fast", _correlated(jobs, minutes, seed))
     yield World("spread twice as large", as_stated, scv_factor=4.0)
+    yield World("at random", as_stated, serving_model=AT_RANDOM)
+    yield World("heavy tail", as_stated, misstated=LongRequests())
+    yield World("slow spells", as_stated, misstated=Spells())
+    yield World("100 ms elsewhere", as_stated, misstated=Elsewhere())
     for variation in (1.0, 2.0, 3.0):
         yield World(f"bursts, CV {variation:g}", as_stated, burstiness=variation)
 
@@ -151,14 +170,27 @@ class Remembers(Wrapper):
         return state, plan
 
 
-def faros(context: PolicyContext, world: World) -> dict[str, Policy]:
-    """Faro that believes what is stated, that learns, and that knows the truth."""
-    known = Known(of=world.factor)
+def faros(context: PolicyContext, world: World, capacity: float) -> dict[str, Policy]:
+    """Faro that believes what is stated, that learns, and that knows the truth.
+
+    Where no factor tells the truth, the last one has a latency table that is measured in the world.
+    """
+    if world.wrong_by_shape:
+        known = tuned(context, latency_model=true_table(context.jobs, world, capacity))
+    else:
+        known = tuned(context, learner=Known(of=world.factor))
     return {
         ASSUMING: tuned(context),
         LEARNING: replace(tuned(context, learner=Learner()), name=LEARNING),
-        KNOWING: replace(tuned(context, learner=known), name=KNOWING),
+        KNOWING: replace(known, name=KNOWING),
     }
+
+
+def true_table(jobs: tuple[Job, ...], world: World, capacity: float) -> LatencyTable:
+    """The latencies of the services as they are in this world."""
+    return measure(
+        jobs, capacity=capacity, serving_model=world.serving_model, misstated=world.misstated
+    )
 
 
 def lost_later(run: Run) -> float:
@@ -188,7 +220,8 @@ def chosen(
     rows = []
     for name, candidates in rivals.items():
         policies = {one: make(one, context) for one in candidates}
-        for trial in run_trials(workload, policies, capacity, draws):
+        model = world.serving_model
+        for trial in run_trials(workload, policies, capacity, draws, serving_model=model):
             loss = summarize(trial.run)["lost_utility"]
             rows.append({"rival": name, "candidate": trial.policy, "lost_utility": loss})
     table = pd.DataFrame(rows)
@@ -220,12 +253,15 @@ def compared(
             key = {"world": world.name, "capacity_cores": capacity}
             choices.append(candidates.assign(**key))
             best = candidates[candidates["chosen"]].set_index("rival")["candidate"]
-            policies = faros(context, world)
+            policies = faros(context, world, capacity)
             learned: list[Learned] = []
             policies[LEARNING] = Remembers(policies[LEARNING], learned)
             policies |= {name: make(one, context) for name, one in best.items()}
             draws = (world.draws(workload, seed) for seed in trial_seeds(trials))
-            for trial in run_trials(workload, policies, capacity, draws, report=report):
+            model = world.serving_model
+            for trial in run_trials(
+                workload, policies, capacity, draws, serving_model=model, report=report
+            ):
                 row = key | {"policy": trial.policy, "trial": trial.number}
                 row |= summarize(trial.run, published=True) | {"lost_later": lost_later(trial.run)}
                 row |= {f"lost_{n}": lost for n, lost in enumerate(lost_by_block(trial.run))}

@@ -1,0 +1,110 @@
+"""Shapes: how the latencies of a service may differ from its table, besides by a factor.
+
+A factor on all service times (`service_factor`) makes a service slower at any load. Other errors
+change how latency grows with the load, and a factor that explains them at one load is wrong at the
+next. A `Shape` is one such error, as a change of what the table predicts. With T the table's
+latency quantile at rate r and n replicas, I that of an idle service, and f the factor, it predicts
+
+    f (I + wait (T(f s r, m) s - I) + elsewhere I),    s = exp(STEP slower)
+
+where m is n, and r is the rate of these m replicas. If each request can use one replica only, m is
+1. The mean service time of all shapes is f times as long as stated.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from faro_lib.queueing.latency_models import LatencyModel
+from faro_lib.queueing.service_factor import FACTORS, STEP
+from faro_lib.workload import Job
+
+IDLE, IDLE_REPLICAS = 0.1, 8.0  # utilisation and replicas of a service in which no request waits
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A change of a table's latencies, as the module's equation has it."""
+
+    name: str
+    wait: float = 1.0
+    elsewhere: float = 0.0
+    slower: int = 0  # steps of STEP; plans take the service to be so much slower, too
+    one_replica: bool = False
+
+
+SHAPES = (
+    Shape("as stated"),
+    Shape("requests reach replicas at random", one_replica=True),
+    Shape("longer queues", wait=2.0),
+    Shape("much longer queues", wait=4.0),
+    Shape("time spent elsewhere", elsewhere=0.2),
+    Shape("much time spent elsewhere", elsewhere=0.5),
+    Shape("slow spells", slower=6),
+    Shape("slower spells", slower=10),
+    Shape("very slow spells", slower=14),
+)
+STATED = 0  # index of the table's own shape
+SLOWER = [n for n, shape in enumerate(SHAPES) if shape.slower]
+MOST_SLOWER = max(shape.slower for shape in SHAPES)
+
+
+def idle_latency_s(model: LatencyModel, jobs: Sequence[Job]) -> np.ndarray:
+    """Median over minutes of the jobs' latency quantile if no request waits, (jobs,)."""
+    busy_s = model.saturated_s(jobs)[:, None]
+    replicas = np.full_like(busy_s, IDLE_REPLICAS)
+    minutes_s = model.minutes_s(jobs, IDLE_REPLICAS * IDLE / busy_s, replicas)
+    return np.median(minutes_s, axis=2)[:, 0]
+
+
+def predicted_s(
+    model: LatencyModel, jobs: Sequence[Job], rate_rps: np.ndarray, replicas: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Equally likely latency quantiles at each factor, (jobs, factors, minutes), of each shape.
+
+    rate_rps, replicas : (jobs,)
+    """
+    rate_rps, replicas = rate_rps[:, None], replicas[:, None]
+    slower = np.append(FACTORS, FACTORS[-1] * np.exp(STEP * np.arange(1, MOST_SLOWER + 1)))
+    all_replicas_s = model.minutes_s(jobs, rate_rps * slower, replicas) * slower[:, None]
+    share_rps = rate_rps / np.maximum(replicas, 1)
+    one_replica_s = model.minutes_s(jobs, share_rps * FACTORS, np.ones_like(replicas))
+    one_replica_s = one_replica_s * FACTORS[:, None]
+    idle_s = idle_latency_s(model, jobs)[:, None, None] * FACTORS[:, None]
+    for shape in SHAPES:
+        first, end = shape.slower, shape.slower + len(FACTORS)
+        table_s = one_replica_s if shape.one_replica else all_replicas_s[:, first:end]
+        waits_s = table_s - idle_s
+        longer_s = np.where(waits_s > 0, shape.wait * waits_s, waits_s)
+        yield idle_s * (1 + shape.elsewhere) + longer_s
+
+
+def as_slower(weight: np.ndarray) -> np.ndarray:
+    """Posterior (jobs, factors) of the factor at which plans have the latencies of all shapes.
+
+    weight : (jobs, shapes, factors). The slow spells of a shape act as a larger factor; the other
+        shapes have the factor of their service times, because the replicas that are worth their
+        cost hardly depend on them.
+    """
+    acting = np.zeros((len(weight), len(FACTORS)))
+    for n, shape in enumerate(SHAPES):
+        of_shape = weight[:, n]
+        kept = len(FACTORS) - shape.slower
+        acting[:, shape.slower :] += of_shape[:, :kept]
+        acting[:, -1] += of_shape[:, kept:].sum(axis=1)
+    return acting
+
+
+def tied(weight: np.ndarray, prior: np.ndarray, common: float, change: float) -> np.ndarray:
+    """The posterior (jobs, shapes, factors) one minute later: jobs share the causes of shapes.
+
+    A share `common` of each job's weights of shapes becomes the mean over the jobs, because a
+    balancer or a node serves several. A share `change` becomes that of the `prior`.
+    """
+    shapes = weight.sum(axis=2)
+    own = (1 - common - change) * shapes
+    after = own + common * shapes.mean(axis=0) + change * prior.sum(axis=2)
+    moved = (after - own)[:, :, None]
+    factor = weight.sum(axis=1, keepdims=True)
+    return (1 - common - change) * weight + moved * factor
