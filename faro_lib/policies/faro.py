@@ -16,7 +16,7 @@ from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.pooled import Share, shares_alone, shares_of_pools
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
-from faro_lib.queueing.slower import Slower
+from faro_lib.queueing.slower import OneReplicaEach, Slower
 from faro_lib.sharing.units import rows_for, units_of, with_pools
 from faro_lib.utility import (
     DROPS,
@@ -110,11 +110,20 @@ class Faro(TwoLoops):
         if self.learner is None or state.learned is None:
             return self
         factors = self.learner.factors(state.learned, LIKELY_FACTORS)
-        names = [job.name for job in state.jobs]
-        by_model = [dict(zip(names, of_jobs)) for of_jobs in factors.T.tolist()]
-        likely = tuple(Slower(self.latency_model, by_name) for by_name in by_model)
+        alone = self.learner.one_replica(state.learned, LIKELY_FACTORS)
+        names = np.array([job.name for job in state.jobs])
+        likely = tuple(
+            self._member(names, *of_model) for of_model in zip(factors.T.tolist(), alone.T)
+        )
         median = likely[len(likely) // 2]
         return replace(self, latency_model=median, likely_models=likely, learner=None)
+
+    def _member(self, names: np.ndarray, factors: list[float], alone: np.ndarray) -> LatencyModel:
+        """The latency model of one member of what was learned; arrays are (jobs,)."""
+        model = self.latency_model
+        if alone.any():
+            model = OneReplicaEach(model, frozenset(names[alone].tolist()))
+        return Slower(model, dict(zip(names.tolist(), factors)))
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         """The minimum of each job; jobs that share replicas begin with an equal share instead."""

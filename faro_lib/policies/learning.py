@@ -42,8 +42,8 @@ SAME_LOAD = 1.1  # largest ratio between two loads that count as the same
 STATED_SHAPE = 0.5  # probability of the table's own shape before any observation
 COMMON_SHAPE = 0.1  # share of each job's weights of shapes that becomes the mean in a minute
 CHANGED_SHAPE = 0.01  # and that becomes the one before any observation
-# Mean weight over the jobs of the shapes with slow spells from which on plans follow them, and the
-# weight below which they no longer do.
+# Mean weight over the jobs of `shapes.ACTING` from which on plans follow shapes, and the weight
+# below which they no longer do.
 ACT_FROM, ACT_UNTIL = 0.8, 0.6
 MOST_TOLD = 1.0  # by how much a minute changes the log odds of two shapes at most
 
@@ -183,10 +183,10 @@ class Learner:
         else:  # nobody has seen the replicas of the last minute
             learned = replace(learned, weight=_faded(weight, learned.prior))
         factor = service_factor.mean_factor(learned.belief)
-        spells = learned.shape_weight[:, shapes.SLOWER].sum(axis=1).mean()
+        acting = learned.shape_weight[:, shapes.ACTING].sum(axis=1).mean()
         return replace(
             learned,
-            shapes_act=bool(spells >= (ACT_UNTIL if learned.shapes_act else ACT_FROM)),
+            shapes_act=bool(acting >= (ACT_UNTIL if learned.shapes_act else ACT_FROM)),
             raised=learned.raised.after(factor, met_slo, observation.target),
             minute=observation.minute,
             replicas=replicas.next_minute(),
@@ -209,10 +209,19 @@ class Learner:
         )
 
     def factors(self, learned: Learned, count: int) -> np.ndarray:
-        """Equally likely factors of each job at which it has the learned latencies, (jobs, count)."""
-        probabilities = (np.arange(count) + 0.5) / count
-        acting = shapes.as_slower(learned.joint) if learned.shapes_act else learned.belief
-        return service_factor.quantile_factors(acting, probabilities)
+        """Factors (jobs, count) of equally likely members of what is known."""
+        return service_factor.FACTORS[self._members(learned, count) % len(service_factor.FACTORS)]
+
+    def one_replica(self, learned: Learned, count: int) -> np.ndarray:
+        """Whether a request can use one replica only in these members, bool (jobs, count)."""
+        return self._members(learned, count) >= len(service_factor.FACTORS)
+
+    def _members(self, learned: Learned, count: int) -> np.ndarray:
+        """Indices (jobs, count) into the two members of `shapes.acting` and their factors."""
+        weight = learned.belief
+        if learned.shapes_act:
+            weight = shapes.acting(learned.joint).reshape(len(weight), -1)
+        return service_factor.quantile_index(weight, (np.arange(count) + 0.5) / count)
 
 
 def joint_prior(factors: np.ndarray) -> np.ndarray:

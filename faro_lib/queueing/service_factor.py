@@ -164,8 +164,11 @@ def relative_error(weight: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(variance, 0.0))
 
 
-def quantile_factors(weight: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Factors (jobs, probabilities) at these probabilities of the posterior; each in FACTORS."""
+def quantile_index(weight: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Index (jobs, probabilities) of the member at these probabilities of a posterior.
+
+    weight : (jobs, members), in the order in which they are added up.
+    """
     below = weight.cumsum(axis=1)
     index = (below[:, None, :] < probabilities[:, None]).sum(axis=2)
-    return FACTORS[np.minimum(index, len(FACTORS) - 1)]
+    return np.minimum(index, weight.shape[1] - 1)

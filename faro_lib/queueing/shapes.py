@@ -30,7 +30,7 @@ class Shape:
     name: str
     wait: float = 1.0
     elsewhere: float = 0.0
-    slower: int = 0  # steps of STEP; plans take the service to be so much slower, too
+    slower: int = 0  # steps of STEP
     one_replica: bool = False
 
 
@@ -39,14 +39,15 @@ SHAPES = (
     Shape("requests reach replicas at random", one_replica=True),
     Shape("longer queues", wait=2.0),
     Shape("much longer queues", wait=4.0),
-    Shape("time spent elsewhere", elsewhere=0.2),
+    Shape("time spent elsewhere", elsewhere=0.25),
     Shape("much time spent elsewhere", elsewhere=0.5),
-    Shape("slow spells", slower=6),
-    Shape("slower spells", slower=10),
-    Shape("very slow spells", slower=14),
+    Shape("spells a quarter slower", slower=5),
+    Shape("spells half as slow again", slower=8),
+    Shape("spells three quarters slower", slower=11),
+    Shape("spells at half speed", slower=14),
 )
 STATED = 0  # index of the table's own shape
-SLOWER = [n for n, shape in enumerate(SHAPES) if shape.slower]
+ACTING = [n for n, shape in enumerate(SHAPES) if shape.slower or shape.one_replica]
 MOST_SLOWER = max(shape.slower for shape in SHAPES)
 
 
@@ -80,20 +81,22 @@ def predicted_s(
         yield idle_s * (1 + shape.elsewhere) + longer_s
 
 
-def as_slower(weight: np.ndarray) -> np.ndarray:
-    """Posterior (jobs, factors) of the factor at which plans have the latencies of all shapes.
+def acting(weight: np.ndarray) -> np.ndarray:
+    """Posterior (jobs, 2, factors) of the latencies with which plans are made.
 
-    weight : (jobs, shapes, factors). The slow spells of a shape act as a larger factor; the other
-        shapes have the factor of their service times, because the replicas that are worth their
-        cost hardly depend on them.
+    The first member has the latencies of all replicas at a factor, the second those of one replica
+    and its share of the load. Slow spells act as a larger factor. The other shapes have the factor
+    of their service times, because the replicas that are worth their cost hardly depend on them.
+
+    weight : (jobs, shapes, factors).
     """
-    acting = np.zeros((len(weight), len(FACTORS)))
+    members = np.zeros((len(weight), 2, len(FACTORS)))
     for n, shape in enumerate(SHAPES):
-        of_shape = weight[:, n]
+        of_shape, member = weight[:, n], members[:, int(shape.one_replica)]
         kept = len(FACTORS) - shape.slower
-        acting[:, shape.slower :] += of_shape[:, :kept]
-        acting[:, -1] += of_shape[:, kept:].sum(axis=1)
-    return acting
+        member[:, shape.slower :] += of_shape[:, :kept]
+        member[:, -1] += of_shape[:, kept:].sum(axis=1)
+    return members
 
 
 def tied(weight: np.ndarray, prior: np.ndarray, common: float, change: float) -> np.ndarray:
