@@ -16,6 +16,7 @@ from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.pooled import Share, shares_alone, shares_of_pools
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
+from faro_lib.queueing.shared_factor import SlowerPools
 from faro_lib.queueing.slower import Slower
 from faro_lib.sharing.units import rows_for, units_of, with_pools
 from faro_lib.utility import (
@@ -110,9 +111,19 @@ class Faro(TwoLoops):
         if self.learner is None or state.learned is None:
             return self
         factors = self.learner.factors(state.learned, LIKELY_FACTORS)
-        names = [job.name for job in state.jobs]
-        by_model = [dict(zip(names, of_jobs)) for of_jobs in factors.T.tolist()]
+        units = units_of(state.jobs)
+        names = [state.jobs[j].name for j in units.alone]
+        by_model = [dict(zip(names, of_jobs)) for of_jobs in factors[list(units.alone)].T.tolist()]
+        likely: tuple[LatencyModel, ...]
         likely = tuple(Slower(self.latency_model, by_name) for by_name in by_model)
+        if units.pools:
+            own = self.learner.mean_factors(state.learned)
+            mean = state.learned.pools.mean(own)
+            shares = np.flatnonzero(units.shares)
+            of_pools = [
+                {state.jobs[j].name: float(factor[j]) for j in shares} for factor in (own, mean)
+            ]
+            likely = tuple(SlowerPools(model, *of_pools) for model in likely)
         median = likely[len(likely) // 2]
         return replace(self, latency_model=median, likely_models=likely, learner=None)
 

@@ -18,10 +18,13 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.policies.evidence import Evidence, Replicas, evidence_of
+from faro_lib.policies import pool_learning
+from faro_lib.policies.evidence import Evidence, Replicas, evidence_of, of_units
+from faro_lib.policies.pool_learning import SharedFactors
 from faro_lib.policies.raised import Raised
 from faro_lib.protocol import Observation
 from faro_lib.queueing import LatencyModel, service_factor
+from faro_lib.sharing.units import units_of
 from faro_lib.workload import Job
 
 UNKNOWN_ERROR = 0.3  # relative standard error of a service time that nobody has stated
@@ -98,9 +101,12 @@ class Learned:
     raised: Raised
     informative: np.ndarray  # (jobs,) number of the minutes behind `weight`
     since_minute: np.ndarray  # (jobs,) the first of them; NaN without any
+    # Of jobs that share replicas, the posteriors above are those of their own factors, and these
+    # are those of their pools.
+    pools: SharedFactors
 
     @classmethod
-    def start(cls, prior: np.ndarray) -> Self:
+    def start(cls, jobs: tuple[Job, ...], prior: np.ndarray) -> Self:
         """What is known before any observation."""
         count = len(prior)
         return cls(
@@ -113,12 +119,13 @@ class Learned:
             raised=Raised.start(count),
             informative=np.zeros(count),
             since_minute=np.full(count, np.nan),
+            pools=SharedFactors.start(jobs),
         )
 
     @property
     def belief(self) -> np.ndarray:
         """The posterior (jobs, factors) with which decisions are made."""
-        bounded = service_factor.normalised(self.weight * self.bounds)
+        bounded = self.pools.belief(service_factor.normalised(self.weight * self.bounds))
         return np.where(self.doubt.left[:, None] > 0, self.prior, bounded)
 
 
@@ -131,7 +138,7 @@ class Learner:
 
     def start(self, jobs: tuple[Job, ...]) -> Learned:
         stated = np.array([job.service_time_error or UNKNOWN_ERROR for job in jobs])
-        return Learned.start(service_factor.prior(stated))
+        return Learned.start(jobs, service_factor.prior(stated))
 
     def updated(
         self,
@@ -141,24 +148,22 @@ class Learner:
         latency_model: LatencyModel,
     ) -> Learned:
         """What is known after this observation; `latency_model` assumes the stated times."""
-        replicas = learned.replicas.seen(observation)
+        replicas = learned.replicas.seen(of_units(jobs, observation))
         learned = replace(learned, replicas=replicas)
         passed = observation.minute - learned.minute
         if passed <= 0:
             return learned
         change = np.full(len(jobs), self.change)
         for _ in range(min(passed, MOST_MISSED) - 1):
-            drifted = service_factor.drifted(learned.weight, self.drift, change)
-            learned = replace(learned, weight=_faded(drifted, learned.prior))
-        weight = service_factor.drifted(learned.weight, self.drift, change)
-        learned = replace(learned, weight=weight)
+            learned = _without_evidence(self._drifted(learned, change))
+        learned = self._drifted(learned, change)
         met_slo = np.zeros(len(jobs), bool)
         if passed == 1:
             evidence = evidence_of(jobs, observation, replicas, latency_model)
             learned = with_evidence(jobs, learned, evidence, latency_model)
             met_slo = evidence.met_slo
         else:  # nobody has seen the replicas of the last minute
-            learned = replace(learned, weight=_faded(weight, learned.prior))
+            learned = _without_evidence(learned)
         factor = service_factor.mean_factor(learned.belief)
         return replace(
             learned,
@@ -166,6 +171,11 @@ class Learner:
             minute=observation.minute,
             replicas=replicas.next_minute(),
         )
+
+    def _drifted(self, learned: Learned, change: np.ndarray) -> Learned:
+        weight = service_factor.drifted(learned.weight, self.drift, change)
+        pools = learned.pools.drifted(self.drift, self.change)
+        return replace(learned, weight=weight, pools=pools)
 
     def changed(self, learned: Learned, jobs: np.ndarray) -> Learned:
         """What is still known after a roll-out of some jobs, bool (jobs,)."""
@@ -183,6 +193,10 @@ class Learner:
             raised=learned.raised.forgotten(jobs),
         )
 
+    def mean_factors(self, learned: Learned) -> np.ndarray:
+        """The factor of each job, (jobs,)."""
+        return service_factor.mean_factor(learned.belief)
+
     def factors(self, learned: Learned, count: int) -> np.ndarray:
         """Equally likely factors of each job, (jobs, count)."""
         probabilities = (np.arange(count) + 0.5) / count
@@ -198,11 +212,23 @@ def with_evidence(
     bounded = evidence.overloaded & ~np.isnan(evidence.served_per_min)
     known = (tells | bounded)[:, None]
     weight = np.where(known, learned.weight, _faded(learned.weight, learned.prior))
-    likely = latency_likelihood(jobs, evidence, tells, evidence.tail_s, latency_model)
-    weight = service_factor.normalised(weight * likely)
+    alone = ~units_of(jobs).shares
+    likely = latency_likelihood(jobs, evidence, tells & alone, evidence.tail_s, latency_model)
+    pools, of_shared = pool_learning.with_evidence(
+        learned.pools,
+        jobs,
+        learned.weight,
+        evidence,
+        latency_model,
+        bounds_kept=BOUNDS_KEPT,
+        least_bound=LEAST_BOUND,
+        half_life_minutes=HALF_LIFE_MINUTES,
+    )
+    weight = service_factor.normalised(weight * likely * of_shared)
 
     lost_s = np.full(len(jobs), np.inf)
-    overload = latency_likelihood(jobs, evidence, evidence.overloaded, lost_s, latency_model)
+    overloaded = evidence.overloaded & alone
+    overload = latency_likelihood(jobs, evidence, overloaded, lost_s, latency_model)
     work = served_likelihood(jobs, evidence, latency_model)
     bounds = learned.bounds**BOUNDS_KEPT * overload * work
     bounds = np.maximum(bounds / bounds.max(axis=1, keepdims=True), LEAST_BOUND)
@@ -215,6 +241,7 @@ def with_evidence(
         since_minute=np.where(
             tells & np.isnan(learned.since_minute), learned.minute, learned.since_minute
         ),
+        pools=pools,
     )
 
 
@@ -250,18 +277,23 @@ def latency_likelihood(
 def served_likelihood(
     jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
 ) -> np.ndarray:
-    """Likelihood (jobs, factors) of the requests that were served; 1 for jobs that share replicas.
+    """Likelihood (jobs, factors) of the requests that were served.
 
-    These and a job without a count say nothing.
+    It is 1 for a job without a count, and for jobs that share replicas (`pool_learning`).
     """
     likely = np.ones((len(jobs), len(service_factor.FACTORS)))
-    counted = (evidence.served_per_min > 0) & np.array([not job.pool for job in jobs])
+    counted = (evidence.served_per_min > 0) & ~units_of(jobs).shares
     chosen = np.flatnonzero(counted)
     if len(chosen):
         saturated_s = latency_model.saturated_s([jobs[j] for j in chosen])
         served, most = evidence.served_per_min[chosen], evidence.most[chosen]
         likely[chosen] = service_factor.work_likelihood(saturated_s, served, most)
     return likely
+
+
+def _without_evidence(learned: Learned) -> Learned:
+    weight = _faded(learned.weight, learned.prior)
+    return replace(learned, weight=weight, pools=learned.pools.faded(HALF_LIFE_MINUTES))
 
 
 def _faded(weight: np.ndarray, prior: np.ndarray) -> np.ndarray:
