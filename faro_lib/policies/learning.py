@@ -106,8 +106,8 @@ class Learned:
     pools: SharedFactors
 
     @classmethod
-    def start(cls, jobs: tuple[Job, ...], prior: np.ndarray) -> Self:
-        """What is known before any observation."""
+    def start(cls, prior: np.ndarray, jobs: tuple[Job, ...] = ()) -> Self:
+        """What is known before any observation; `jobs` are needed if some share replicas."""
         count = len(prior)
         return cls(
             weight=prior,
@@ -138,7 +138,7 @@ class Learner:
 
     def start(self, jobs: tuple[Job, ...]) -> Learned:
         stated = np.array([job.service_time_error or UNKNOWN_ERROR for job in jobs])
-        return Learned.start(jobs, service_factor.prior(stated))
+        return Learned.start(service_factor.prior(stated), jobs)
 
     def updated(
         self,
@@ -214,7 +214,7 @@ def with_evidence(
     weight = np.where(known, learned.weight, _faded(learned.weight, learned.prior))
     alone = ~units_of(jobs).shares
     likely = latency_likelihood(jobs, evidence, tells & alone, evidence.tail_s, latency_model)
-    pools, of_shared = pool_learning.with_evidence(
+    pools, of_shared = pool_learning.after_minute(
         learned.pools,
         jobs,
         learned.weight,

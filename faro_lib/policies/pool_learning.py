@@ -40,7 +40,7 @@ class SharedFactors:
         return cls(members, prior, prior, np.ones_like(prior), np.ones(len(jobs)))
 
     def belief(self, own: np.ndarray) -> np.ndarray:
-        """The posteriors (jobs, factors) of g h for jobs of pools; `own` (jobs, factors) for others.
+        """Posteriors (jobs, factors) of g h for jobs of pools; others have `own`.
 
         `own` has the posteriors of h.
         """
@@ -68,7 +68,7 @@ class SharedFactors:
         return replace(self, weight=weight)
 
 
-def with_evidence(
+def after_minute(
     shared: SharedFactors,
     jobs: tuple[Job, ...],
     own: np.ndarray,
@@ -168,7 +168,7 @@ class Minute:
         tail_s, first = evidence.tail_s[self.told], self.members[0]
 
         def at(replicas: float) -> np.ndarray:
-            return shared_factor.likelihood(
+            return shared_factor.joint_likelihood(
                 latency_model, of_told, self.load, replicas, tail_s, self.mean_own
             )
 
@@ -189,8 +189,7 @@ class Minute:
     def overload_likelihood(
         self, jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
     ) -> np.ndarray:
-        """Likelihood (factors,) of an overload of the services that lacked replicas; 1 if none did.
-        """
+        """Likelihood (factors,) that services lacked replicas, as they did; 1 if none did."""
         which = self.members[evidence.overloaded[self.members]]
         if not len(which) or self.load <= 0:
             return np.ones(len(FACTORS))
@@ -199,6 +198,6 @@ class Minute:
         # `service_factor.likelihood` looks up rate x factor: the pool's load at g times the mean h.
         rate_rps = self.load * self.mean_own / busy_s
         lost_s, replicas = np.full(len(which), np.inf), evidence.most[which]
-        return service_factor.likelihood(
-            latency_model, of_which, rate_rps, replicas, lost_s
-        ).mean(axis=0)
+        return service_factor.likelihood(latency_model, of_which, rate_rps, replicas, lost_s).mean(
+            axis=0
+        )

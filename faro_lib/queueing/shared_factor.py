@@ -50,7 +50,7 @@ def product(of_pool: np.ndarray, own: np.ndarray) -> np.ndarray:
     return weight
 
 
-def likelihood(
+def joint_likelihood(
     model: LatencyModel,
     jobs: Sequence[Job],
     load: float,
@@ -108,9 +108,7 @@ class SlowerPools(LatencyModel):
         self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0
     ) -> np.ndarray:
         rate_rps = self.own.get(job.name, 1.0) * np.asarray(rate_rps, float)
-        return self.model.expected_utility(
-            self._on_clock(job), rate_rps, replicas, utility, alpha
-        )
+        return self.model.expected_utility(self._on_clock(job), rate_rps, replicas, utility, alpha)
 
     def curves(self, jobs: Sequence[Job], utility: str, alpha: float, columns: int) -> Curves:
         on_clock = [self._on_clock(job) for job in jobs]
