@@ -3,10 +3,15 @@
 `policies.learning` keeps the posteriors of the services' own factors, as for services with replicas
 of their own. `SharedFactors` has those of the pools. Both are updated with the same likelihood
 (`queueing.shared_factor`). The posterior of all factors of a pool is kept as the product of its
-marginals (assumed-density filtering; Maybeck, Stochastic Models, Estimation and Control, 1982):
+marginals (assumed-density filtering; Maybeck, Stochastic Models, Estimation and Control, 1982).
 
-    p(g | minute) ~ p(g) prod_j M_j(g),  M_j(g) = sum_h p_j(h) l_j(g, h),
-    p_j(h | minute) ~ p_j(h) sum_g p(g) l_j(g, h) prod_(k != j) M_k(g).
+The services of a pool wait in the same queue, so their latencies in a minute are not independent.
+What they have in common is the minute r of the latency table, and the error e of the table: in this
+minute, the factor of the pool is g e. With l_j(g e, h, r) the likelihood of the latency of job j,
+
+    M_j(g e, r) = sum_h p_j(h) l_j(g e, h, r),
+    p(g | minute) ~ p(g) sum_e p(e) sum_r prod_j M_j(g e, r),
+    p_j(h | minute) ~ p_j(h) sum_(g, e, r) p(g) p(e) l_j(g e, h, r) prod_(k != j) M_k(g e, r).
 """
 
 from dataclasses import dataclass, replace
@@ -20,6 +25,9 @@ from faro_lib.queueing.service_factor import FACTORS
 from faro_lib.workload import Job, pools_of
 
 SHARING_ERROR = 0.15  # relative standard error of the assumption that sharing slows down nothing
+# Probability of each factor g e (columns) in a minute, by the factor g of the pool (rows).
+_ERRORS = np.log(FACTORS) - np.log(FACTORS)[:, None]
+COMMON = service_factor.normalised(np.exp(-0.5 * (_ERRORS / service_factor.MODEL_ERROR) ** 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +125,16 @@ def updated(
 
     of_pool : (factors,) posterior of g before the minute.
     own : (jobs, factors) those of h.
-    likely : (jobs, factors g, factors h) of the minute's latencies.
+    likely : (jobs, factors g e, factors h, minutes) of the minute's latencies.
     """
-    of_job = np.log(np.einsum("jgh,jh->jg", likely, own))  # log M_j(g)
-    posterior = np.exp(np.log(of_pool) + of_job.sum(axis=0) - of_job.sum(axis=0).max())
-    others = of_job.sum(axis=0) - of_job  # of all jobs but j, (jobs, g)
-    others = of_pool * np.exp(others - others.max(axis=1, keepdims=True))
-    of_own = np.einsum("jg,jgh->jh", others / others.sum(axis=1, keepdims=True), likely)
-    return posterior / posterior.sum(), of_own
+    of_job = np.log(np.einsum("jghr,jh->jgr", likely, own))  # log M_j(g e, r)
+    of_all = of_job.sum(axis=0)
+    posterior = of_pool * (COMMON @ np.exp(of_all - of_all.max()).sum(axis=1))
+    others = of_all - of_job  # of all jobs but j
+    others = np.exp(others - others.max(axis=(1, 2), keepdims=True))
+    others *= (of_pool @ COMMON)[:, None]
+    others /= others.sum(axis=(1, 2), keepdims=True)
+    return posterior / posterior.sum(), np.einsum("jgr,jghr->jh", others, likely)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +173,7 @@ class Minute:
     def latencies(
         self, jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
     ) -> np.ndarray:
-        """Likelihood of the latencies of `told`, (jobs, factors g, factors h)."""
+        """Likelihood of the latencies of `told`, (jobs, factors g, factors h, minutes)."""
         of_told = [jobs[j] for j in self.told]
         tail_s, first = evidence.tail_s[self.told], self.members[0]
 

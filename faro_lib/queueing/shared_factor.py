@@ -22,6 +22,7 @@ from faro_lib.workload import Job
 
 IDLE, IDLE_REPLICAS = 0.1, 8.0  # utilisation and replicas of a service in which no request waits
 EVERY_MINUTE = 3  # of the measured minutes, which are sorted by latency, every third is enough
+COMMON_MINUTE = 0.5
 SLO_STEP = 0.025  # between the logarithms of two SLOs for which curves are computed
 
 
@@ -58,7 +59,10 @@ def joint_likelihood(
     tail_latency_s: np.ndarray,
     mean_own: float,
 ) -> np.ndarray:
-    """Likelihood of a minute's latency quantiles, (jobs, factors g, factors h).
+    """Likelihood of a minute's latency quantiles, (jobs, factors g, factors h, minutes).
+
+    The last axis has the minutes of the model, sorted by latency. As the services share a queue,
+    the minute is the same one for all of them with probability COMMON_MINUTE, and otherwise any.
 
     Parameters
     ----------
@@ -77,7 +81,8 @@ def joint_likelihood(
     predicted_s = shared_s[:, :, None, :] + own_s[..., None]
     deviation = (np.log(tail_latency_s)[:, None, None, None] - np.log(predicted_s)) / MODEL_ERROR
     density = np.exp(-0.5 * deviation**2) / (MODEL_ERROR * np.sqrt(2 * np.pi))
-    return (1 - OUTLIER) * density.mean(axis=3) + OUTLIER * OUTLIER_DENSITY
+    alike = COMMON_MINUTE * density + (1 - COMMON_MINUTE) * density.mean(axis=3, keepdims=True)
+    return (1 - OUTLIER) * alike + OUTLIER * OUTLIER_DENSITY
 
 
 @dataclass(frozen=True, slots=True)
