@@ -30,7 +30,9 @@ class Replicas:
     fewest: np.ndarray  # that served
     most: np.ndarray
     drop: np.ndarray  # the largest drop rate in force
-    unsteady: np.ndarray  # bool, whether a replica started, or stopped although none was removed
+    # Bool, whether a replica started, or stopped although none was removed, or the job was refused
+    # until the beginning of the minute.
+    unsteady: np.ndarray
     running: np.ndarray  # at the last observation; NaN before the first
     target: np.ndarray
 
@@ -55,11 +57,13 @@ class Replicas:
         )
 
     def next_minute(self) -> "Replicas":
-        """The replicas at the beginning of the minute that follows the last observation."""
+        """The replicas at the beginning of the minute that follows the last observation.
+
+        A job that was refused until then begins unsteadily: replicas that others share load its
+        model first.
+        """
         now = self.running
-        return replace(
-            self, fewest=now, most=now, drop=np.zeros(len(now)), unsteady=np.zeros(len(now), bool)
-        )
+        return replace(self, fewest=now, most=now, drop=np.zeros(len(now)), unsteady=self.drop >= 1)
 
 
 def of_units(jobs: tuple[Job, ...], observation: Observation) -> Observation:

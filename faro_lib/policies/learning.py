@@ -225,6 +225,7 @@ def with_evidence(
         half_life_minutes=HALF_LIFE_MINUTES,
     )
     weight = service_factor.normalised(weight * likely * of_shared)
+    pools, weight = pools.levelled(weight)
 
     lost_s = np.full(len(jobs), np.inf)
     overloaded = evidence.overloaded & alone

@@ -65,6 +65,21 @@ class SharedFactors:
             mean[of_pool] = shared_factor.mean_shared(factor[of_pool], self.load[of_pool])
         return mean
 
+    def levelled(self, own: np.ndarray) -> tuple[Self, np.ndarray]:
+        """The same products g h with services' own factors whose mean is 1: (self, own).
+
+        Latencies tell only the products. So g is the level of all services of the pool, and h what
+        a service has beside it. `own` (jobs, factors) is changed by whole steps of FACTORS.
+        """
+        weight, own = self.weight.copy(), own.copy()
+        for pool, members in enumerate(map(list, self.members)):
+            logs, load = np.log(service_factor.mean_factor(own[members])), self.load[members]
+            steps = round(float(logs @ load / load.sum()) / service_factor.STEP)
+            if steps:
+                weight[pool] = shared_factor.shifted(weight[pool], steps)
+                own[members] = shared_factor.shifted(own[members], -steps)
+        return replace(self, weight=weight), own
+
     def drifted(self, drift: float, change: float) -> Self:
         """What is known one minute later (`service_factor.drifted`)."""
         changes = np.full(len(self.weight), change)

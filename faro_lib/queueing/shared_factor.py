@@ -51,6 +51,18 @@ def product(of_pool: np.ndarray, own: np.ndarray) -> np.ndarray:
     return weight
 
 
+def shifted(weight: np.ndarray, steps: int) -> np.ndarray:
+    """Posteriors (..., factors) of factors that are so many steps of FACTORS larger, or smaller.
+
+    What leaves the range counts as its end.
+    """
+    at = np.clip(np.arange(len(FACTORS)) + steps, 0, len(FACTORS) - 1)
+    moved = np.zeros_like(weight)
+    for before, after in enumerate(at.tolist()):
+        moved[..., after] += weight[..., before]
+    return moved
+
+
 def joint_likelihood(
     model: LatencyModel,
     jobs: Sequence[Job],
