@@ -5,7 +5,7 @@ because sharing slows down all its services, and h is the service's own. A reque
 those of all services. So waits scale with the mean factor F of the pool, weighted by the services'
 loads, and the time in service with f. At the pool's true load L, a service has the latency
 
-    F T(L) + (f - F) T(0),
+    F (T(L) - S) + f S,    S = min(T(L), T(0)),
 
 where T is its latency by the assumed model. This is exact if all factors are equal (F = f).
 """
@@ -86,11 +86,11 @@ def joint_likelihood(
     """
     busy_s = np.array([job.busy_s for job in jobs])
     mean = FACTORS * mean_own  # F at each g
-    shared_s = model.minutes_s(jobs, load * mean / busy_s[:, None], np.float64(replicas))
-    shared_s = shared_s[..., ::EVERY_MINUTE] * mean[:, None]  # (jobs, g, minutes)
+    table_s = model.minutes_s(jobs, load * mean / busy_s[:, None], np.float64(replicas))
+    table_s = table_s[..., ::EVERY_MINUTE]  # T(L), (jobs, g, minutes)
     apart = FACTORS[:, None] * FACTORS - mean[:, None]  # f - F, (g, h)
-    own_s = idle_latency_s(model, jobs)[:, None, None] * apart
-    predicted_s = shared_s[:, :, None, :] + own_s[..., None]
+    own_s = np.minimum(idle_latency_s(model, jobs)[:, None, None], table_s)  # S
+    predicted_s = (mean[:, None] * table_s)[:, :, None] + apart[..., None] * own_s[:, :, None]
     deviation = (np.log(tail_latency_s)[:, None, None, None] - np.log(predicted_s)) / MODEL_ERROR
     density = np.exp(-0.5 * deviation**2) / (MODEL_ERROR * np.sqrt(2 * np.pi))
     alike = COMMON_MINUTE * density + (1 - COMMON_MINUTE) * density.mean(axis=3, keepdims=True)
@@ -118,8 +118,9 @@ class SlowerPools(LatencyModel):
             return self.model.tail_latency_s(job, rate_rps, replicas)
         own, shared = self.own[job.name], self.shared[job.name]
         rate_rps = own * np.asarray(rate_rps, float)
-        apart_s = (own - shared) * idle_latency_s(self.model, [job])[0]
-        return shared * self.model.tail_latency_s(job, rate_rps, replicas) + apart_s
+        table_s = self.model.tail_latency_s(job, rate_rps, replicas)
+        own_s = np.minimum(table_s, idle_latency_s(self.model, [job])[0])
+        return shared * (table_s - own_s) + own * own_s
 
     def expected_utility(
         self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0
@@ -132,7 +133,7 @@ class SlowerPools(LatencyModel):
         return self.model.curves(on_clock, utility, alpha, columns)
 
     def _on_clock(self, job: Job) -> Job:
-        """The job with the SLO that T(L) has to meet: F T(L) + (f - F) T(0) <= SLO."""
+        """The job with the SLO that T(L) has to meet: F (T(L) - T(0)) + f T(0) <= SLO."""
         if job.name not in self.own:
             return job
         own, shared = self.own[job.name], self.shared[job.name]
