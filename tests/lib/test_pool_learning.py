@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from observations import observed
 
-from faro_lib.policies.evidence import Evidence
-from faro_lib.policies.learning import Learned, Learner
-from faro_lib.policies.pool_learning import COMMON, SharedFactors, after_minute, updated
+from faro_lib.policies.learning import Learner
+from faro_lib.policies.pool_learning import COMMON, SharedFactors, updated
 from faro_lib.queueing import Formula, service_factor
 from faro_lib.queueing.service_factor import FACTORS, MODEL_ERROR, OUTLIER, OUTLIER_DENSITY, STEP
 from faro_lib.queueing.shared_factor import (
