@@ -194,8 +194,8 @@ class Learner:
         )
 
     def mean_factors(self, learned: Learned) -> np.ndarray:
-        """The factor of each job, (jobs,)."""
-        return service_factor.mean_factor(learned.belief)
+        """The factor of each job with which decisions about pools are made, (jobs,)."""
+        return learned.pools.beyond_doubt(service_factor.mean_factor(learned.belief))
 
     def factors(self, learned: Learned, count: int) -> np.ndarray:
         """Equally likely factors of each job, (jobs, count)."""

@@ -25,6 +25,8 @@ from faro_lib.queueing.service_factor import FACTORS
 from faro_lib.workload import Job, pools_of
 
 SHARING_ERROR = 0.15  # relative standard error of the assumption that sharing slows down nothing
+# Relative errors that decisions allow for: of a measured pool, and of a service beside its pool.
+MEASURED_ERROR, OWN_ERROR = 0.03, 0.05
 # Probability of each factor g e (columns) in a minute, by the factor g of the pool (rows).
 _ERRORS = np.log(FACTORS) - np.log(FACTORS)[:, None]
 COMMON = service_factor.normalised(np.exp(-0.5 * (_ERRORS / service_factor.MODEL_ERROR) ** 2))
@@ -65,6 +67,21 @@ class SharedFactors:
             mean[of_pool] = shared_factor.mean_shared(factor[of_pool], self.load[of_pool])
         return mean
 
+    def beyond_doubt(self, factor: np.ndarray) -> np.ndarray:
+        """The factors (jobs,) without what the latency table itself may be wrong by.
+
+        A pool is measured with equal loads, and a real one is up to MEASURED_ERROR slower as
+        stated. Small differences between its services are noise, and decisions that follow them
+        refuse now this service and now that one. So the mean factor of a pool, and that of each
+        service beside it, are moved towards 1 by their errors (a soft threshold).
+        """
+        mean = self.mean(factor)
+        surely = _towards_one(mean, MEASURED_ERROR) * _towards_one(factor / mean, OWN_ERROR)
+        shared = [j for members in self.members for j in members]
+        factor = factor.copy()
+        factor[shared] = surely[shared]
+        return factor
+
     def levelled(self, own: np.ndarray) -> tuple[Self, np.ndarray]:
         """The same products g h with services' own factors whose mean is 1: (self, own).
 
@@ -89,6 +106,12 @@ class SharedFactors:
         """What is known after a minute without evidence (`service_factor.faded`)."""
         weight = service_factor.faded(self.weight, self.prior, half_life_minutes)
         return replace(self, weight=weight)
+
+
+def _towards_one(factor: np.ndarray, error: float) -> np.ndarray:
+    """Factors whose logarithms are nearer to 0 by `error`, at most 0."""
+    logs = np.log(factor)
+    return np.exp(np.sign(logs) * np.maximum(np.abs(logs) - error, 0.0))
 
 
 def after_minute(

@@ -47,6 +47,11 @@ class Cell(NamedTuple):
     policy: str
     trial: int
 
+    @property
+    def tells(self) -> bool:
+        """Whether no other run is the same one: as stated, who believes knows."""
+        return self.slower != 1 or self.policy in (BELIEVES, LEARNS)
+
 
 class Contexts:
     """What policies need, fitted and measured once for shared and for isolated replicas."""
@@ -103,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done = {Cell(*(row[key] for key in Cell._fields)) for row in rows}
     every = product(range(options.trials), options.cores, options.slower, options.policy)
     cells = [Cell(cores, slower, policy, trial) for trial, cores, slower, policy in every]
-    wanted = [cell for cell in cells if cell not in done]
+    wanted = [cell for cell in cells if cell not in done and cell.tells]
     for row in results(wanted, traces, options.forecaster):
         rows.append(row)
         write_csv(pd.DataFrame(rows), options.out)
