@@ -13,7 +13,8 @@ import numpy as np
 
 from faro_lib.protocol import ENDED, Observation
 from faro_lib.queueing import LatencyModel
-from faro_lib.queueing.shapes import idle_latency_s
+from faro_lib.queueing.shared_factor import idle_latency_s
+from faro_lib.sharing.units import units_of
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.replicas import SERIAL
@@ -29,7 +30,9 @@ class Replicas:
     fewest: np.ndarray  # that served
     most: np.ndarray
     drop: np.ndarray  # the largest drop rate in force
-    unsteady: np.ndarray  # bool, whether a replica started, or stopped although none was removed
+    # Bool, whether a replica started, or stopped although none was removed, or the job was refused
+    # until the beginning of the minute.
+    unsteady: np.ndarray
     running: np.ndarray  # at the last observation; NaN before the first
     target: np.ndarray
 
@@ -54,11 +57,27 @@ class Replicas:
         )
 
     def next_minute(self) -> "Replicas":
-        """The replicas at the beginning of the minute that follows the last observation."""
+        """The replicas at the beginning of the minute that follows the last observation.
+
+        A job that was refused until then begins unsteadily: replicas that others share load its
+        model first.
+        """
         now = self.running
-        return replace(
-            self, fewest=now, most=now, drop=np.zeros(len(now)), unsteady=np.zeros(len(now), bool)
-        )
+        return replace(self, fewest=now, most=now, drop=np.zeros(len(now)), unsteady=self.drop >= 1)
+
+
+def of_units(jobs: tuple[Job, ...], observation: Observation) -> Observation:
+    """The observation in which a job that shares replicas has all those of its pool.
+
+    Homes of replicas may change without any replica that starts or stops.
+    """
+    units = units_of(jobs)
+    if not units.pools:
+        return observation
+    running, target = (
+        units.spread(units.sums(counts)) for counts in (observation.running, observation.target)
+    )
+    return replace(observation, running=running, target=target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +94,10 @@ class Evidence:
     # refused for lack of replicas, and nothing else was wrong. At most one of them is True.
     informative: np.ndarray
     overloaded: np.ndarray
-    met_slo: np.ndarray  # whether an informative minute met the SLO
-    # Whether the served requests missed the SLO, or their latency is unknown, or requests were
-    # refused for lack of replicas. Failures alone do not count.
+    # Both are False for jobs that share replicas. `met_slo`: an informative minute met the SLO.
+    # `missed_slo`: the served requests missed the SLO, or their latency is unknown, or requests
+    # were refused for lack of replicas. Failures alone do not count.
+    met_slo: np.ndarray
     missed_slo: np.ndarray
 
 
@@ -89,13 +109,13 @@ def evidence_of(
 ) -> Evidence:
     """What the last complete minute of an observation says.
 
-    replicas : those of that minute.
+    replicas : those of that minute; of a job that shares replicas, all those of its pool.
     latency_model : assumes the stated service times.
     """
     count = len(jobs)
     allowed = np.array([1 - job.quantile for job in jobs])
     slo_s = np.array([job.slo_s for job in jobs])
-    alone = np.array([not job.pool for job in jobs])
+    alone = ~units_of(tuple(jobs)).shares
     arrivals = observation.arrivals_per_min[:, -1]
     unknown = np.full(count, np.nan)
     counts = (getattr(observation, name) for name in ENDED)
@@ -114,7 +134,7 @@ def evidence_of(
     disturbed = (faulty > harmless) | ~(replicas.fewest >= 1)
     if observation.throttled is not None:
         disturbed = disturbed | (observation.throttled > MAX_THROTTLED)
-    usable = alone & (arrivals > 0) & (replicas.drop <= allowed / 2)
+    usable = (arrivals > 0) & (replicas.drop <= allowed / 2)
     latencies_s = tail_s, observation.mean_latency_s
     disturbed = disturbed | cut_off(jobs, np.flatnonzero(usable), *latencies_s, latency_model)
     overflow = excess > harmless
@@ -123,7 +143,7 @@ def evidence_of(
     # Where served requests were in time, the replicas were not busy all the time: requests were
     # refused for a moment only, for example when the first replica started.
     overloaded = usable & ~disturbed & overflow & ~(tail_s <= slo_s)
-    met_slo = informative & (tail_s <= slo_s)
+    met_slo = alone & informative & (tail_s <= slo_s)
     missed_slo = alone & (arrivals > 0) & (overflow | ~(tail_s <= slo_s))
     return Evidence(
         arrivals * (1 - replicas.drop) / MINUTE_S,
@@ -160,7 +180,8 @@ def cut_off(
         return cut
     jobs, tail_s, mean_s = [jobs[n] for n in serial], tail_s[serial], mean_s[serial]
     idle_s = idle_latency_s(latency_model, jobs)
-    share = latency_model.saturated_s(jobs) / idle_s  # of the quantile, in an idle service
+    # Of the quantile that the mean has in an idle service.
+    share = latency_model.saturated_s(jobs) / idle_s
     close = mean_s > np.sqrt(share) * tail_s
     cut[serial] = (share < CONSTANT) & (tail_s < idle_s) & close
     return cut

@@ -16,6 +16,7 @@ from faro_lib.policies.loops import LoopState, TwoLoops
 from faro_lib.policies.pooled import Share, shares_alone, shares_of_pools
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
+from faro_lib.queueing.shared_factor import SlowerPools
 from faro_lib.queueing.slower import OneReplicaEach, Slower
 from faro_lib.sharing.units import rows_for, units_of, with_pools
 from faro_lib.utility import (
@@ -110,19 +111,31 @@ class Faro(TwoLoops):
         if self.learner is None or state.learned is None:
             return self
         factors = self.learner.factors(state.learned, LIKELY_FACTORS)
-        alone = self.learner.one_replica(state.learned, LIKELY_FACTORS)
-        names = np.array([job.name for job in state.jobs])
-        likely = tuple(
-            self._member(names, *of_model) for of_model in zip(factors.T.tolist(), alone.T)
-        )
+        one_replica = self.learner.one_replica(state.learned, LIKELY_FACTORS)
+        units = units_of(state.jobs)
+        alone = list(units.alone)
+        names = np.array([state.jobs[j].name for j in alone])
+        members = zip(factors[alone].T.tolist(), one_replica[alone].T)
+        likely: tuple[LatencyModel, ...]
+        likely = tuple(self._member(names, *of_model) for of_model in members)
+        if units.pools:
+            own = self.learner.mean_factors(state.learned)
+            mean = state.learned.pools.mean(own)
+            shares = np.flatnonzero(units.shares)
+            of_pools = [
+                {state.jobs[j].name: float(factor[j]) for j in shares} for factor in (own, mean)
+            ]
+            likely = tuple(SlowerPools(model, *of_pools) for model in likely)
         median = likely[len(likely) // 2]
         return replace(self, latency_model=median, likely_models=likely, learner=None)
 
-    def _member(self, names: np.ndarray, factors: list[float], alone: np.ndarray) -> LatencyModel:
-        """The latency model of one member of what was learned; arrays are (jobs,)."""
+    def _member(
+        self, names: np.ndarray, factors: list[float], one_replica: np.ndarray
+    ) -> LatencyModel:
+        """The latency model of one member of what was learned, for the jobs `names`."""
         model = self.latency_model
-        if alone.any():
-            model = OneReplicaEach(model, frozenset(names[alone].tolist()))
+        if one_replica.any():
+            model = OneReplicaEach(model, frozenset(names[one_replica].tolist()))
         return Slower(model, dict(zip(names.tolist(), factors)))
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:

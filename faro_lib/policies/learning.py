@@ -21,10 +21,13 @@ from typing import Self
 
 import numpy as np
 
-from faro_lib.policies.evidence import Evidence, Replicas, evidence_of
+from faro_lib.policies import pool_learning
+from faro_lib.policies.evidence import Evidence, Replicas, evidence_of, of_units
+from faro_lib.policies.pool_learning import SharedFactors
 from faro_lib.policies.raised import Raised
 from faro_lib.protocol import Observation
 from faro_lib.queueing import LatencyModel, service_factor, shapes
+from faro_lib.sharing.units import units_of
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
 
@@ -46,6 +49,11 @@ CHANGED_SHAPE = 0.01  # and that becomes the one before any observation
 # below which they no longer do.
 ACT_FROM, ACT_UNTIL = 0.8, 0.6
 MOST_TOLD = 1.0  # by how much a minute changes the log odds of two shapes at most
+
+
+# Probability of each of `shapes.SHAPES` before any observation.
+PRIOR_SHAPE = np.full(len(shapes.SHAPES), (1 - STATED_SHAPE) / (len(shapes.SHAPES) - 1))
+PRIOR_SHAPE[shapes.STATED] = STATED_SHAPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +105,8 @@ class Doubt:
 class Learned:
     """What is known of the jobs' service times after some observations."""
 
-    # (jobs, shapes, factors), posteriors over `shapes.SHAPES` and `service_factor.FACTORS`: from
-    # informative minutes, and before any of them.
+    # (jobs, factors), posteriors over `service_factor.FACTORS`: from informative minutes, and
+    # before any of them.
     weight: np.ndarray
     prior: np.ndarray
     minute: int  # complete minutes at the last observation
@@ -109,39 +117,54 @@ class Learned:
     raised: Raised
     informative: np.ndarray  # (jobs,) number of the minutes behind `weight`
     since_minute: np.ndarray  # (jobs,) the first of them; NaN without any
-    shapes_act: bool = False  # whether decisions follow the shapes, and not only the factors
+    # Of jobs that share replicas, the posteriors above are those of their own factors, and these
+    # are those of their pools.
+    pools: SharedFactors
+    # (jobs, shapes, factors), probability of each of `shapes.SHAPES` at a factor.
+    shape: np.ndarray
+    shapes_act: bool = False  # whether plans follow the shapes, and not only the factors
 
     @classmethod
-    def start(cls, prior: np.ndarray) -> Self:
-        """What is known before any observation."""
+    def start(cls, prior: np.ndarray, jobs: tuple[Job, ...] = ()) -> Self:
+        """What is known before any observation; `jobs` are needed if some share replicas."""
         count = len(prior)
         return cls(
             weight=prior,
             prior=prior,
             minute=0,
             replicas=Replicas.start(count),
-            bounds=np.ones((count, prior.shape[-1])),
+            bounds=np.ones_like(prior),
             doubt=Doubt.start(count),
             raised=Raised.start(count),
             informative=np.zeros(count),
             since_minute=np.full(count, np.nan),
+            pools=SharedFactors.start(jobs),
+            shape=np.broadcast_to(PRIOR_SHAPE[:, None], (count, *PRIOR_SHAPE.shape, prior.shape[1])),
         )
 
     @property
-    def joint(self) -> np.ndarray:
-        """The posterior (jobs, shapes, factors) with which decisions are made."""
-        bounded = service_factor.normalised(self.weight * self.bounds[:, None])
-        return np.where(self.doubt.left[:, None, None] > 0, self.prior, bounded)
+    def belief(self) -> np.ndarray:
+        """The posterior (jobs, factors) with which decisions are made."""
+        bounded = self.pools.belief(service_factor.normalised(self.weight * self.bounds))
+        return np.where(self.doubt.left[:, None] > 0, self.prior, bounded)
 
     @property
-    def belief(self) -> np.ndarray:
-        """The posterior (jobs, factors) of the factor between true and assumed service times."""
-        return self.joint.sum(axis=1)
+    def joint(self) -> np.ndarray:
+        """The belief in each shape and factor, (jobs, shapes, factors)."""
+        return self.belief[:, None] * self.shape
 
     @property
     def shape_weight(self) -> np.ndarray:
-        """The posterior (jobs, shapes) of the shape of the latencies."""
+        """The belief in each shape, (jobs, shapes)."""
         return self.joint.sum(axis=2)
+
+    def with_joint(self, joint: np.ndarray) -> Self:
+        """With another posterior (jobs, shapes, factors); rows need not have sum 1."""
+        joint = service_factor.normalised(joint)
+        weight = joint.sum(axis=1)
+        least = np.finfo(float).tiny
+        shape = np.where(weight[:, None] > least, joint / np.maximum(weight, least)[:, None], 0)
+        return replace(self, weight=weight, shape=shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +176,7 @@ class Learner:
 
     def start(self, jobs: tuple[Job, ...]) -> Learned:
         stated = np.array([job.service_time_error or UNKNOWN_ERROR for job in jobs])
-        return Learned.start(joint_prior(service_factor.prior(stated)))
+        return Learned.start(service_factor.prior(stated), jobs)
 
     def updated(
         self,
@@ -163,25 +186,22 @@ class Learner:
         latency_model: LatencyModel,
     ) -> Learned:
         """What is known after this observation; `latency_model` assumes the stated times."""
-        replicas = learned.replicas.seen(observation)
+        replicas = learned.replicas.seen(of_units(jobs, observation))
         learned = replace(learned, replicas=replicas)
         passed = observation.minute - learned.minute
         if passed <= 0:
             return learned
         change = np.full(len(jobs), self.change)
         for _ in range(min(passed, MOST_MISSED) - 1):
-            drifted = service_factor.drifted(learned.weight, self.drift, change)
-            learned = replace(learned, weight=_faded(drifted, learned.prior))
-        weight = service_factor.drifted(learned.weight, self.drift, change)
-        weight = shapes.tied(weight, learned.prior, COMMON_SHAPE, CHANGED_SHAPE)
-        learned = replace(learned, weight=weight)
+            learned = _without_evidence(self._drifted(learned, change))
+        learned = self._drifted(learned, change)
         met_slo = np.zeros(len(jobs), bool)
         if passed == 1:
             evidence = evidence_of(jobs, observation, replicas, latency_model)
             learned = with_evidence(jobs, learned, evidence, latency_model)
             met_slo = evidence.met_slo
         else:  # nobody has seen the replicas of the last minute
-            learned = replace(learned, weight=_faded(weight, learned.prior))
+            learned = _without_evidence(learned)
         factor = service_factor.mean_factor(learned.belief)
         acting = learned.shape_weight[:, shapes.ACTING].sum(axis=1).mean()
         return replace(
@@ -192,6 +212,13 @@ class Learner:
             replicas=replicas.next_minute(),
         )
 
+    def _drifted(self, learned: Learned, change: np.ndarray) -> Learned:
+        joint = _joint(learned)
+        joint = service_factor.drifted(joint, self.drift, change)
+        joint = shapes.tied(joint, PRIOR_SHAPE, COMMON_SHAPE, CHANGED_SHAPE)
+        pools = learned.pools.drifted(self.drift, self.change)
+        return replace(learned.with_joint(joint), pools=pools)
+
     def changed(self, learned: Learned, jobs: np.ndarray) -> Learned:
         """What is still known after a roll-out of some jobs, bool (jobs,)."""
         change = np.where(jobs, CHANGED, 0.0)
@@ -199,14 +226,18 @@ class Learner:
         doubt = Doubt(
             *(np.where(jobs, getattr(none, name), getattr(learned.doubt, name)) for name in names)
         )
+        joint = service_factor.drifted(_joint(learned), 0.0, change)
         return replace(
-            learned,
-            weight=service_factor.drifted(learned.weight, 0.0, change),
+            learned.with_joint(joint),
             bounds=np.where(jobs[:, None], 1.0, learned.bounds),
             replicas=replace(learned.replicas, unsteady=learned.replicas.unsteady | jobs),
             doubt=doubt,
             raised=learned.raised.forgotten(jobs),
         )
+
+    def mean_factors(self, learned: Learned) -> np.ndarray:
+        """The factor of each job with which decisions about pools are made, (jobs,)."""
+        return learned.pools.beyond_doubt(service_factor.mean_factor(learned.belief))
 
     def factors(self, learned: Learned, count: int) -> np.ndarray:
         """Factors (jobs, count) of equally likely members of what is known."""
@@ -224,30 +255,37 @@ class Learner:
         return service_factor.quantile_index(weight, (np.arange(count) + 0.5) / count)
 
 
-def joint_prior(factors: np.ndarray) -> np.ndarray:
-    """The posterior (jobs, shapes, factors) before any observation, from one of (jobs, factors)."""
-    other = (1 - STATED_SHAPE) / (len(shapes.SHAPES) - 1)
-    of_shape = np.full(len(shapes.SHAPES), other)
-    of_shape[shapes.STATED] = STATED_SHAPE
-    return factors[:, None] * of_shape[:, None]
-
-
 def with_evidence(
     jobs: tuple[Job, ...], learned: Learned, evidence: Evidence, latency_model: LatencyModel
 ) -> Learned:
     """What is known after the evidence of a minute."""
     tells = evidence.informative
+    known_weight = learned.weight
     # The counts of an overloaded minute bound the factor from below and from above.
     bounded = evidence.overloaded & ~np.isnan(evidence.served_per_min)
-    known = (tells | bounded)[:, None, None]
-    weight = np.where(known, learned.weight, _faded(learned.weight, learned.prior))
+    known = (tells | bounded)[:, None]
+    learned = learned.with_joint(np.where(known[:, None], _joint(learned), _faded(learned)))
+    alone = ~units_of(jobs).shares
     busy = busy_likelihood(jobs, evidence, latency_model)
-    weight = service_factor.normalised(weight * busy[:, None])
-    likely = latency_likelihood(jobs, evidence, tells, evidence.tail_s, latency_model)
-    weight = service_factor.normalised(weight * tempered(weight, likely))
+    joint = service_factor.normalised(_joint(learned) * busy[:, None])
+    likely = latency_likelihood(jobs, evidence, tells & alone, evidence.tail_s, latency_model)
+    pools, of_shared = pool_learning.after_minute(
+        learned.pools,
+        jobs,
+        known_weight,
+        evidence,
+        latency_model,
+        bounds_kept=BOUNDS_KEPT,
+        least_bound=LEAST_BOUND,
+        half_life_minutes=HALF_LIFE_MINUTES,
+    )
+    joint = joint * tempered(joint, likely) * of_shared[:, None]
+    learned = learned.with_joint(joint)
+    pools, weight = pools.levelled(learned.weight)
 
     lost_s = np.full(len(jobs), np.inf)
-    overload = latency_likelihood(jobs, evidence, evidence.overloaded, lost_s, latency_model)
+    overloaded = evidence.overloaded & alone
+    overload = latency_likelihood(jobs, evidence, overloaded, lost_s, latency_model)
     overload = overload[:, shapes.STATED]
     work = served_likelihood(jobs, evidence, latency_model)
     bounds = learned.bounds**BOUNDS_KEPT * overload * work
@@ -261,6 +299,7 @@ def with_evidence(
         since_minute=np.where(
             tells & np.isnan(learned.since_minute), learned.minute, learned.since_minute
         ),
+        pools=pools,
     )
 
 
@@ -325,12 +364,12 @@ def busy_likelihood(
 def served_likelihood(
     jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
 ) -> np.ndarray:
-    """Likelihood (jobs, factors) of the requests that were served; 1 for jobs that share replicas.
+    """Likelihood (jobs, factors) of the requests that were served.
 
-    These and a job without a count say nothing.
+    It is 1 for a job without a count, and for jobs that share replicas (`pool_learning`).
     """
     likely = np.ones((len(jobs), len(service_factor.FACTORS)))
-    counted = (evidence.served_per_min > 0) & np.array([not job.pool for job in jobs])
+    counted = (evidence.served_per_min > 0) & ~units_of(jobs).shares
     chosen = np.flatnonzero(counted)
     if len(chosen):
         saturated_s = latency_model.saturated_s([jobs[j] for j in chosen])
@@ -339,5 +378,17 @@ def served_likelihood(
     return likely
 
 
-def _faded(weight: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    return service_factor.faded(weight, prior, HALF_LIFE_MINUTES)
+def _without_evidence(learned: Learned) -> Learned:
+    pools = learned.pools.faded(HALF_LIFE_MINUTES)
+    return replace(learned.with_joint(_faded(learned)), pools=pools)
+
+
+def _joint(learned: Learned) -> np.ndarray:
+    """What informative minutes have told, (jobs, shapes, factors)."""
+    return learned.weight[:, None] * learned.shape
+
+
+def _faded(learned: Learned) -> np.ndarray:
+    """`_joint` after a minute that told nothing."""
+    prior = learned.prior[:, None] * PRIOR_SHAPE[:, None]
+    return service_factor.faded(_joint(learned), prior, HALF_LIFE_MINUTES)

@@ -61,7 +61,8 @@ def shares_of_pools(
     `paths_rps` are sample paths of the load, (jobs, samples, minutes). `replicas` and `drop`
     (units,) are what the solver has allocated.
     """
-    units, busy_s = units_of(jobs), arrays_of(jobs).busy_s
+    units = units_of(jobs)
+    busy_s = np.array([latency_model.busy_s(job) for job in jobs])
     # What pools decide holds for a minute: the one that has just begun, or the next one.
     begun_s = observation.now_s - MINUTE_S * observation.minute
     minute = 0 if begun_s < MINUTE_S / 2 else min(1, paths_rps.shape[2] - 1)
@@ -96,12 +97,13 @@ def refused(
         (same,) = np.nonzero(sizes == size)
         members = np.array([units.pools[n].jobs for n in same])
         in_order = tuple(jobs[j] for j in members.ravel())
-        arrays, serving = arrays_of(in_order), of_pools[same]
+        weight, serving = arrays_of(in_order).weight, of_pools[same]
+        busy_s = np.array([latency_model.busy_s(job) for job in in_order])
         drop[members] = admit(
-            (rates_rps[members] * arrays.busy_s.reshape(members.shape))[:, :, None],
+            (rates_rps[members] * busy_s.reshape(members.shape))[:, :, None],
             serving,
             latency_model.curves(in_order, "relaxed", 1.0, int(serving.max())),
-            arrays.weight.reshape(members.shape),
+            weight.reshape(members.shape),
             objective,
             gamma=gamma,
         ).drop

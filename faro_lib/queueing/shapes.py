@@ -18,9 +18,8 @@ import numpy as np
 
 from faro_lib.queueing.latency_models import LatencyModel
 from faro_lib.queueing.service_factor import FACTORS, STEP
+from faro_lib.queueing.shared_factor import idle_latency_s
 from faro_lib.workload import Job
-
-IDLE, IDLE_REPLICAS = 0.1, 8.0  # utilisation and replicas of a service in which no request waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +48,6 @@ SHAPES = (
 STATED = 0  # index of the table's own shape
 ACTING = [n for n, shape in enumerate(SHAPES) if shape.slower or shape.one_replica]
 MOST_SLOWER = max(shape.slower for shape in SHAPES)
-
-
-def idle_latency_s(model: LatencyModel, jobs: Sequence[Job]) -> np.ndarray:
-    """Median over minutes of the jobs' latency quantile if no request waits, (jobs,)."""
-    busy_s = model.saturated_s(jobs)[:, None]
-    replicas = np.full_like(busy_s, IDLE_REPLICAS)
-    minutes_s = model.minutes_s(jobs, IDLE_REPLICAS * IDLE / busy_s, replicas)
-    return np.median(minutes_s, axis=2)[:, 0]
 
 
 def predicted_s(
@@ -103,11 +94,8 @@ def tied(weight: np.ndarray, prior: np.ndarray, common: float, change: float) ->
     """The posterior (jobs, shapes, factors) one minute later: jobs share the causes of shapes.
 
     A share `common` of each job's weights of shapes becomes the mean over the jobs, because a
-    balancer or a node serves several. A share `change` becomes that of the `prior`.
+    balancer or a node serves several. A share `change` becomes that of the `prior` (shapes,).
     """
-    shapes = weight.sum(axis=2)
-    own = (1 - common - change) * shapes
-    after = own + common * shapes.mean(axis=0) + change * prior.sum(axis=2)
-    moved = (after - own)[:, :, None]
+    others = common * weight.sum(axis=2).mean(axis=0) + change * prior
     factor = weight.sum(axis=1, keepdims=True)
-    return (1 - common - change) * weight + moved * factor
+    return (1 - common - change) * weight + others[:, None] * factor

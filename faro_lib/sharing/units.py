@@ -48,6 +48,11 @@ class Units:
     jobs: tuple[Job, ...]  # one for each unit; that of a pool stands for all its jobs
     of_job: np.ndarray  # index of each job's unit, (jobs,)
 
+    @property
+    def shares(self) -> np.ndarray:
+        """Whether each job shares replicas, bool (jobs,)."""
+        return self.of_job >= len(self.alone)
+
     def sums(self, by_job: np.ndarray) -> np.ndarray:
         """Sum over the jobs of each unit, (jobs,) -> (units,)."""
         return np.bincount(self.of_job, by_job, len(self.jobs)).astype(by_job.dtype)
@@ -121,12 +126,13 @@ def pool_rows(
     start = np.cumsum([0, *(len(pool.jobs) for pool in pools)])
     member = np.concatenate([pool.jobs for pool in pools])
     members = tuple(jobs[j] for j in member)
-    arrays = arrays_of(members)
+    weight = arrays_of(members).weight
+    busy_s = np.array([latency_model.busy_s(job) for job in members])
     start_min = np.array([pool.cold_start_s / MINUTE_S for pool in pools])
     if cold_start_minutes is not None:
         start_min[:] = cold_start_minutes
     cold = np.clip(start_min[:, None] - np.arange(rates_rps.shape[2]), 0.0, 1.0)
-    largest = np.add.reduceat(rates_rps.max(axis=(1, 2))[member] * arrays.busy_s, start[:-1])
+    largest = np.add.reduceat(rates_rps.max(axis=(1, 2))[member] * busy_s, start[:-1])
     needed, last = max(FEWEST_COLUMNS, running.max(), 4 * int(largest.max() + 1)), -1
     while needed > last:  # rarely more than once
         last = min(needed, int(most.max()))
@@ -135,7 +141,7 @@ def pool_rows(
         needed = kernels.fill_rows(
             rates_rps,
             (member, start),
-            (arrays.busy_s, arrays.weight),
+            (busy_s, weight),
             (curves.of_job, curves.first, curves.last, curves.value),
             float(alpha),
             running,

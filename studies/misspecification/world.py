@@ -153,9 +153,11 @@ class Known(Learner):
     ) -> Learned:
         return replace(learned, minute=observation.minute)
 
+    def mean_factors(self, learned: Learned) -> np.ndarray:
+        return self.of[:, min(learned.minute, self.of.shape[1] - 1)]
+
     def factors(self, learned: Learned, count: int) -> np.ndarray:
-        now = self.of[:, min(learned.minute, self.of.shape[1] - 1)]
-        return np.repeat(now[:, None], count, axis=1)
+        return np.repeat(self.mean_factors(learned)[:, None], count, axis=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from studies.days.run import paired
+from studies.sharing.slower import BELIEVES, KNOWS, LEARNS, POLICIES
+from studies.sharing.slower import ISOLATED as ISOLATED_LEARNS
 from studies.sharing.world import EVERYWHERE, ISOLATED, LEADER, PLACED_ONCE
 from studies.tables.pages import Part
 from studies.tables.paired import t_interval
@@ -13,6 +15,7 @@ from studies.tables.wording import markdown_table
 LOSS = "lost_utility_published"
 BINDINGS = ("late", "early")
 SLO_S = 0.72  # of the live services, before it is stretched
+SMALL = 0.02  # a loss that does not count beside another: about that of a perfect run
 CARRIED_PCT = 1.0  # violations up to which a load counts as carried
 # (policy, models per replica, router) -> its row.
 ROWS = {
@@ -89,6 +92,33 @@ def wide_table(blocks: pd.DataFrame) -> str:
         lines.append((world, *cells))
     heads = ["workload", "large cluster", "middle", "small"]
     return markdown_table(heads, lines, right=heads[1:])
+
+
+def slower_table(runs: pd.DataFrame) -> str:
+    """Mean lost utility by slowdown and cores, a column per policy."""
+    lines = []
+    for (slower, cores), part in runs.groupby(["slower", "cores"], sort=False):
+        means = part.groupby("policy")["loss"].mean()
+        losses = [f"{means[policy]:.3f}" if policy in means else "-" for policy in POLICIES]
+        lines.append((f"{slower:g}", f"{cores}", part["trial"].nunique(), *losses))
+    lines.sort(key=lambda line: float(line[0]))
+    heads = ["times slower", "cores", "trials", *POLICIES]
+    return markdown_table(heads, lines, right=heads)
+
+
+def slower_sentence(runs: pd.DataFrame) -> str:
+    """The largest loss of learning beside knowing, and beside isolated replicas."""
+    mean = runs.groupby(["slower", "cores", "policy"])["loss"].mean().unstack("policy")
+    slow = mean[mean.index.get_level_values("slower") > 1]
+    stated = mean[mean.index.get_level_values("slower") == 1]
+    shares = (slow[LEARNS] - SMALL) / slow[KNOWS]
+    fewer = int((slow[LEARNS] < slow[ISOLATED_LEARNS]).sum())
+    rise = (stated[LEARNS] - stated[BELIEVES]).max()
+    return (
+        f"Beside a loss of {SMALL:g}, learning loses at most {shares.max():.2f} times what knowing "
+        f"does. It loses less than isolated replicas in {fewer} of {len(slow)} cases. As stated, it "
+        f"loses at most {rise:.3f} more than believing."
+    )
 
 
 def live_table(runs: pd.DataFrame) -> str:
@@ -219,6 +249,8 @@ PARTS = [
     Part(PAGE, "losses", files("faro", "early", "rivals"), lambda *runs: table(joined(*runs))),
     Part(PAGE, "wide", files("wide"), wide_table),
     Part(PAGE, "kinds", files("kinds"), kinds_table),
+    Part(PAGE, "slower", files("slower"), slower_table),
+    Part(PAGE, "slower finding", files("slower"), slower_sentence),
     Part(PAGE, "live", LIVE, lambda *runs: live_table(of_bindings(*runs))),
     Part(
         PAGE,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from observations import observed
 
-from faro_lib.policies.evidence import Replicas, cut_off, evidence_of
+from faro_lib.policies.evidence import Replicas, cut_off, evidence_of, of_units
 from faro_lib.policies.learning import (
     HALF_LIFE_MINUTES,
     LONGEST_PAUSE_MINUTES,
@@ -161,10 +161,20 @@ def test_latencies_that_are_all_short_and_alike_are_cut_off_and_those_of_a_fast_
     assert not cut_off((batched,), np.array([0]), *short, MODEL).any(), "a batch ends together"
 
 
-def test_jobs_that_share_replicas_say_nothing():
-    pooled = replace(JOB, pool="x", models_per_replica=2)
-    found = evidence(minute(**ALL), jobs=(pooled,))
-    assert not (found.informative | found.overloaded | found.missed_slo).any()
+def test_jobs_that_share_replicas_have_those_of_their_pool_whose_homes_may_move():
+    pooled = tuple(replace(JOB, name=name, pool="x", models_per_replica=2) for name in "ab")
+    before, after = (
+        replace(minute(jobs=pooled, **ALL), running=np.array(homes), target=np.array(homes))
+        for homes in ((1, 3), (2, 2))
+    )
+    replicas = Replicas.start(2)
+    for one in (before, after):
+        replicas = replicas.seen(of_units(pooled, one))
+    found = evidence_of(pooled, after, replicas, MODEL)
+    assert found.informative.all()
+    assert (found.fewest == 4).all()
+    assert (found.most == 4).all()
+    assert not (found.met_slo | found.missed_slo).any(), "a job alone may be doubted"
 
 
 # --- what such minutes leave of a belief ----------------------------------------------------------

@@ -157,7 +157,6 @@ def test_a_complete_minute_is_evidence():
         dict(counts=np.nan),
         dict(drop=0.5),
         dict(running=(0, 2)),
-        dict(job=replace(JOB, pool="x", models_per_replica=2)),
     ],
     ids=lambda minute: next(iter(minute)),
 )

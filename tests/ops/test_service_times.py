@@ -588,10 +588,10 @@ def test_a_time_within_its_assumed_interval_is_no_news(faro):
     assert told([{"a": 1.5, "b": 0.8}], faro) == []
 
 
-def test_pools_whose_services_are_not_learned_are_named_once_at_the_start(faro):
+def test_pools_are_named_once_at_the_start(faro):
     pooled = [replace(job, pool="vision", models_per_replica=2) for job in JOBS[:2]] + [JOBS[2]]
     (line,) = told([dict.fromkeys("abc", 1.0)] * 2, faro, jobs=pooled)
-    assert line.startswith("pool 'vision': the service times of a, b are not learned")
+    assert line.startswith("pool 'vision': a, b share replicas; Faro learns how much slower")
     assert told([dict.fromkeys("abc", 1.0)], faro, minutes=3) == []
 
 

@@ -43,6 +43,7 @@ RECORDED_RUNS = {
         [
             "sharing.run",
             "sharing.kinds",
+            "sharing.slower",
             "sharing.wide",
             "sharing.wide doubling stop --seeds 8 --trials 1",  # the rows of 8 worlds
         ],

@@ -20,8 +20,8 @@ class ServiceTimesReport:
     """A listener of steps that says which services are slower or faster than assumed.
 
     It says when a learned time is surely outside the interval of the assumed one (two standard
-    errors of both), and when services change: together, or alone. It also names the pools, whose
-    services are not learned.
+    errors of both), and when services change: together, or alone. It also names the pools, in which
+    latencies tell less about each service.
 
     say : called with each line.
     """
@@ -61,8 +61,8 @@ class ServiceTimesReport:
                 self._shared.add(pool.name)
                 members = named([self._jobs[job].name for job in pool.jobs])
                 self._say(
-                    f"pool {pool.name!r}: the service times of {members} are not learned, because "
-                    "these services share replicas; Faro uses those of the table"
+                    f"pool {pool.name!r}: {members} share replicas; Faro learns how much slower "
+                    "they all are because of that, and the service time of each"
                 )
 
     def _report_outside(self, logs: np.ndarray, errors: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from faro_lib.control import Memory
 from faro_lib.policies.learning import Learned, Learner
 from faro_lib.policies.raised import Raised
 from faro_lib.queueing.service_factor import FACTORS, STEP, mean_factor, normalised, relative_error
-from faro_lib.workload import Job
+from faro_lib.workload import Job, pools_of
 from faro_lib.workload.jobs import DAY_MINUTES, MINUTE_S, TOLERANCE
 from faro_ops.operate.limits.held import loop_of, with_loop
 from faro_ops.operate.loop.live_memory import LiveMemory
@@ -30,6 +30,7 @@ OLD_S = DAY_MINUTES * MINUTE_S  # what is older says nothing about the services 
 DIGITS = 4  # of the columns, which are recorded every minute
 RAISED = tuple(field.name for field in fields(Raised))  # the order in which they are stored
 NAMED = 4  # names of jobs in a message
+DAMAGED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)  # by what cannot be read
 
 
 class UnixTime(Protocol):
@@ -88,7 +89,8 @@ def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str,
 
     The row of a job has the posterior from informative minutes, in whole parts; how many they are,
     and since when; the load and replicas with which the service last met its SLO; and what the job
-    had before its factor rose. A job without an informative minute has no row.
+    had before its factor rose. A job without an informative minute has no row. A job of a pool has
+    its own factor in its row, and `pools` have those of the pools.
     """
     learned = learned_of(memory.state)
     if learned is None:
@@ -96,23 +98,25 @@ def section_of(memory: Memory, jobs: Sequence[Job], time: UnixTime) -> dict[str,
     revision = LiveMemory.of(memory).revision
     rows = {}
     doubt, raised = learned.doubt, learned.raised
+    shared = [pool for pool in pools_of(jobs) if pool.shared]
+    pool_of = {jobs[j].name: pool.name for pool in shared for j in pool.jobs}
     for n, job in enumerate(jobs):
         if not learned.informative[n]:
             continue
-        parts = np.rint(learned.weight[n] * PARTS).astype(int)
-        kept = np.flatnonzero(parts)
         rows[job.name] = {
             "assumed_s": job.busy_s,
-            "first": int(kept[0]),
-            "parts": " ".join(map(str, parts[kept[0] : kept[-1] + 1].tolist())),
+            "pool": pool_of.get(job.name, ""),
+            **_parts(learned.weight[n]),
             "revision": 0 if revision is None else int(revision[n]),
             "informative_minutes": int(learned.informative[n]),
             "since_s": time.unix_s(MINUTE_S * float(learned.since_minute[n])),
             "healthy": [round(float(doubt.rate_rps[n]), DIGITS), int(doubt.replicas[n])],
             "before_rise": [_number(getattr(raised, name)[n]) for name in RAISED],
         }
+    pools = {pool.name: _parts(row) for pool, row in zip(shared, learned.pools.weight)}
     # The time at which the last minute ended that was learned from.
-    return {"grid": GRID, "until_s": time.unix_s(MINUTE_S * learned.minute), "jobs": rows}
+    until_s = time.unix_s(MINUTE_S * learned.minute)
+    return {"grid": GRID, "until_s": until_s, "jobs": rows, "pools": pools}
 
 
 def resumed(
@@ -120,8 +124,8 @@ def resumed(
 ) -> tuple[Memory, str]:
     """(the memory with what `section` knows about the jobs' service times, a line or "").
 
-    A job whose row is damaged, or was learned for another assumed time, keeps what `memory` knows,
-    and the line says so.
+    A job whose row is damaged, or was learned for another assumed time or in another pool, keeps
+    what `memory` knows, and the line says so. So do the jobs of a pool whose row is damaged.
     """
     learned = learned_of(memory.state)
     if learned is None or section is None:
@@ -130,9 +134,11 @@ def resumed(
         if section["grid"] != GRID:
             return memory, _starting("written by another version of Faro")
         until_s, rows = time.run_s(float(section["until_s"])), section["jobs"]
-        if not isinstance(rows, Mapping) or not math.isfinite(until_s):
+        pool_rows = section.get("pools", {})
+        tables = isinstance(rows, Mapping) and isinstance(pool_rows, Mapping)
+        if not tables or not math.isfinite(until_s):
             raise ValueError("no jobs, or no time")
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+    except DAMAGED:
         return memory, _starting("damaged")
     if now_s - until_s > OLD_S:
         return memory, _starting(f"{(now_s - until_s) / 3600:.0f} hours old")
@@ -144,14 +150,28 @@ def resumed(
     known = LiveMemory.of(memory)
     none = np.zeros(len(jobs), int)
     revision = none if known.revision is None else known.revision.copy()
-    damaged, other = [], []
+    damaged, other, moved = [], [], []
+    of_pools = learned.pools.weight.copy()
+    pool_of: dict[str, str] = {}  # of jobs whose pool is known
+    shared = [pool for pool in pools_of(jobs) if pool.shared]
+    for n, pool in enumerate(shared):
+        names = [jobs[j].name for j in pool.jobs]
+        try:
+            if pool.name in pool_rows:
+                of_pools[n] = _weight(pool_rows[pool.name])
+                pool_of |= dict.fromkeys(names, pool.name)
+        except DAMAGED:
+            damaged += [name for name in names if name in rows]
     for n, job in enumerate(jobs):
-        if job.name not in rows:
+        if job.name not in rows or job.name in damaged:
             continue
         try:
             row = Row.of(rows[job.name])
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        except DAMAGED:
             damaged.append(job.name)
+            continue
+        if row.pool != pool_of.get(job.name, ""):
+            moved.append(job.name)
             continue
         if not math.isclose(row.assumed_s, job.busy_s, rel_tol=1e-6):
             other.append(job.name)
@@ -172,6 +192,7 @@ def resumed(
         since_minute=since_minute,
         doubt=replace(doubt, rate_rps=rate_rps, replicas=replicas),
         raised=Raised(**raised),
+        pools=replace(learned.pools, weight=of_pools),
     )
     state = with_learned(memory.state, learned)
     lines = []
@@ -179,6 +200,8 @@ def resumed(
         lines.append(_starting("damaged", damaged))
     if other:
         lines.append(_starting("about other times than those in the table", other))
+    if moved:
+        lines.append(_starting("about other replicas than those of their pool", moved))
     return replace(known, state=state, revision=revision), "; ".join(lines)
 
 
@@ -187,6 +210,7 @@ class Row:
     """What is saved about one job, as `section_of` describes it."""
 
     assumed_s: float
+    pool: str  # "" for a job with replicas of its own
     weight: np.ndarray  # (factors,)
     revision: int
     informative: int
@@ -197,12 +221,6 @@ class Row:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """Parse a saved row; raises ValueError, KeyError and the like if it is damaged."""
-        first, parts = int(row["first"]), np.array(row["parts"].split(), float)
-        fits = first >= 0 and first + len(parts) <= len(FACTORS)
-        if not fits or not np.isfinite(parts).all() or (parts < 0).any() or parts.sum() <= 0:
-            raise ValueError(f"first={first} and parts are no posterior")
-        weight = np.zeros((1, len(FACTORS)))
-        weight[0, first : first + len(parts)] = parts
         rate_rps, replicas = map(float, row["healthy"])
         numbers = (float(row["since_s"]), rate_rps, replicas, float(row["informative_minutes"]))
         if not all(map(math.isfinite, numbers)) or min(numbers[1:]) < 0 or numbers[-1] < 1:
@@ -212,13 +230,33 @@ class Row:
             raise ValueError("nothing from before a rise")
         return cls(
             assumed_s=float(row["assumed_s"]),
-            weight=normalised(weight)[0],
+            pool=str(row.get("pool", "")),
+            weight=_weight(row),
             revision=int(row["revision"]),
             informative=int(numbers[-1]),
             since_s=numbers[0],
             healthy=(rate_rps, int(replicas)),
             raised=tuple(raised),
         )
+
+
+def _parts(weight: np.ndarray) -> dict[str, Any]:
+    """A posterior (factors,) in whole parts, from the first one that is not 0 on."""
+    parts = np.rint(weight * PARTS).astype(int)
+    kept = np.flatnonzero(parts)
+    text = " ".join(map(str, parts[kept[0] : kept[-1] + 1].tolist()))
+    return {"first": int(kept[0]), "parts": text}
+
+
+def _weight(row: Mapping[str, Any]) -> np.ndarray:
+    """The posterior (factors,) of `_parts`; raises one of DAMAGED if it is none."""
+    first, parts = int(row["first"]), np.array(row["parts"].split(), float)
+    fits = first >= 0 and first + len(parts) <= len(FACTORS)
+    if not fits or not np.isfinite(parts).all() or (parts < 0).any() or parts.sum() <= 0:
+        raise ValueError(f"first={first} and parts are no posterior")
+    weight = np.zeros((1, len(FACTORS)))
+    weight[0, first : first + len(parts)] = parts
+    return normalised(weight)[0]
 
 
 def _number(value: float) -> float | None:
