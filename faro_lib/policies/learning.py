@@ -42,7 +42,7 @@ TRIAL_MINUTES = 5
 FIRST_PAUSE_MINUTES = 5  # after a trial that did not help; each further pause is twice as long
 LONGEST_PAUSE_MINUTES = 160
 SAME_LOAD = 1.1  # largest ratio between two loads that count as the same
-STATED_SHAPE = 0.5  # probability of the table's own shape before any observation
+STATED_SHAPE = 0.9  # probability of the table's own shape before any observation
 COMMON_SHAPE = 0.1  # share of each job's weights of shapes that becomes the mean in a minute
 CHANGED_SHAPE = 0.01  # and that becomes the one before any observation
 # Mean weight over the jobs of `shapes.ACTING` from which on plans follow shapes, and the weight
@@ -139,7 +139,9 @@ class Learned:
             informative=np.zeros(count),
             since_minute=np.full(count, np.nan),
             pools=SharedFactors.start(jobs),
-            shape=np.broadcast_to(PRIOR_SHAPE[:, None], (count, *PRIOR_SHAPE.shape, prior.shape[1])),
+            shape=np.broadcast_to(
+                PRIOR_SHAPE[:, None], (count, *PRIOR_SHAPE.shape, prior.shape[1])
+            ),
         )
 
     @property
@@ -280,6 +282,8 @@ def with_evidence(
         half_life_minutes=HALF_LIFE_MINUTES,
     )
     joint = joint * tempered(joint, likely) * of_shared[:, None]
+    cannot_tell = tells & ~(evidence.busy_s > 0)
+    joint[:, shapes.SPELLS] *= ~cannot_tell[:, None, None]
     learned = learned.with_joint(joint)
     pools, weight = pools.levelled(learned.weight)
 

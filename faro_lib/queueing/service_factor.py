@@ -144,7 +144,7 @@ def busy_likelihood(
 
 
 def faded(weight: np.ndarray, towards: np.ndarray, half_life_minutes: float) -> np.ndarray:
-    """The posterior (jobs, ..., factors) after a minute that told nothing, a step nearer to `towards`.
+    """The posterior (jobs, ..., factors) after a minute without evidence, nearer to `towards`.
 
     After `half_life_minutes` such minutes, half of the weight is that of `towards`.
     """

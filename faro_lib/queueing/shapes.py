@@ -5,10 +5,13 @@ change how latency grows with the load, and a factor that explains them at one l
 next. A `Shape` is one such error, as a change of what the table predicts. With T the table's
 latency quantile at rate r and n replicas, I that of an idle service, and f the factor, it predicts
 
-    f (I + wait (T(f s r, m) s - I) + elsewhere I),    s = exp(STEP slower)
+    f (I + wait (T(f s r, m) s - I) + e I),    s = exp(STEP slower)
 
 where m is n, and r is the rate of these m replicas. If each request can use one replica only, m is
-1. The mean service time of all shapes is f times as long as stated.
+1. Each number of `elsewhere` is e in an equal share of the minutes: several numbers mean that few
+requests take much longer, and that some minutes have more of them than others. The mean service
+time of all shapes is f times as long as stated. Without busy seconds, a shape with `slower` spells
+cannot be told from a larger f.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +31,7 @@ class Shape:
 
     name: str
     wait: float = 1.0
-    elsewhere: float = 0.0
+    elsewhere: tuple[float, ...] = (0.0,)
     slower: int = 0  # steps of STEP
     one_replica: bool = False
 
@@ -38,8 +41,9 @@ SHAPES = (
     Shape("requests reach replicas at random", one_replica=True),
     Shape("longer queues", wait=2.0),
     Shape("much longer queues", wait=4.0),
-    Shape("time spent elsewhere", elsewhere=0.25),
-    Shape("much time spent elsewhere", elsewhere=0.5),
+    Shape("time spent elsewhere", elsewhere=(0.25,)),
+    Shape("much time spent elsewhere", elsewhere=(0.5,)),
+    Shape("few requests take much longer", elsewhere=(0.0, 1.0, 3.0, 6.0)),
     Shape("spells a quarter slower", slower=5),
     Shape("spells half as slow again", slower=8),
     Shape("spells three quarters slower", slower=11),
@@ -47,6 +51,7 @@ SHAPES = (
 )
 STATED = 0  # index of the table's own shape
 ACTING = [n for n, shape in enumerate(SHAPES) if shape.slower or shape.one_replica]
+SPELLS = [n for n, shape in enumerate(SHAPES) if shape.slower]
 MOST_SLOWER = max(shape.slower for shape in SHAPES)
 
 
@@ -69,7 +74,7 @@ def predicted_s(
         table_s = one_replica_s if shape.one_replica else all_replicas_s[:, first:end]
         waits_s = table_s - idle_s
         longer_s = np.where(waits_s > 0, shape.wait * waits_s, waits_s)
-        yield idle_s * (1 + shape.elsewhere) + longer_s
+        yield np.concatenate([idle_s * (1 + e) + longer_s for e in shape.elsewhere], axis=2)
 
 
 def acting(weight: np.ndarray) -> np.ndarray:
@@ -91,7 +96,7 @@ def acting(weight: np.ndarray) -> np.ndarray:
 
 
 def tied(weight: np.ndarray, prior: np.ndarray, common: float, change: float) -> np.ndarray:
-    """The posterior (jobs, shapes, factors) one minute later: jobs share the causes of shapes.
+    """The posterior (jobs, shapes, factors) one minute later: jobs have causes in common.
 
     A share `common` of each job's weights of shapes becomes the mean over the jobs, because a
     balancer or a node serves several. A share `change` becomes that of the `prior` (shapes,).
