@@ -95,12 +95,10 @@ def acting(weight: np.ndarray) -> np.ndarray:
     return members
 
 
-def tied(weight: np.ndarray, prior: np.ndarray, common: float, change: float) -> np.ndarray:
-    """The posterior (jobs, shapes, factors) one minute later: jobs have causes in common.
+def changed(weight: np.ndarray, prior: np.ndarray, change: float) -> np.ndarray:
+    """The posterior (jobs, shapes, factors) after a minute in which any shape may have begun.
 
-    A share `common` of each job's weights of shapes becomes the mean over the jobs, because a
-    balancer or a node serves several. A share `change` becomes that of the `prior` (shapes,).
+    With probability `change`, the shape is drawn from `prior` (shapes,).
     """
-    others = common * weight.sum(axis=2).mean(axis=0) + change * prior
-    factor = weight.sum(axis=1, keepdims=True)
-    return (1 - common - change) * weight + others[:, None] * factor
+    any_shape = prior[:, None] * weight.sum(axis=1, keepdims=True)
+    return (1 - change) * weight + change * any_shape
