@@ -43,10 +43,9 @@ FIRST_PAUSE_MINUTES = 5  # after a trial that did not help; each further pause i
 LONGEST_PAUSE_MINUTES = 160
 SAME_LOAD = 1.1  # largest ratio between two loads that count as the same
 STATED_SHAPE = 0.9  # probability of the table's own shape before any observation
-COMMON_SHAPE = 0.1  # share of each job's weights of shapes that becomes the mean in a minute
-CHANGED_SHAPE = 0.01  # and that becomes the one before any observation
-# Mean weight over the jobs of `shapes.ACTING` from which on plans follow shapes, and the weight
-# below which they no longer do.
+CHANGED_SHAPE = 0.01  # probability per minute that the shape becomes any other
+# Weight of `shapes.ACTING` from which on plans follow the shape of a job, and the weight below
+# which they no longer do.
 ACT_FROM, ACT_UNTIL = 0.8, 0.6
 MOST_TOLD = 1.0  # by how much a minute changes the log odds of two shapes at most
 
@@ -122,7 +121,7 @@ class Learned:
     pools: SharedFactors
     # (jobs, shapes, factors), probability of each of `shapes.SHAPES` at a factor.
     shape: np.ndarray
-    shapes_act: bool = False  # whether plans follow the shapes, and not only the factors
+    shapes_act: np.ndarray  # (jobs,) bool, whether plans follow the shape, and not only the factor
 
     @classmethod
     def start(cls, prior: np.ndarray, jobs: tuple[Job, ...] = ()) -> Self:
@@ -139,6 +138,7 @@ class Learned:
             informative=np.zeros(count),
             since_minute=np.full(count, np.nan),
             pools=SharedFactors.start(jobs),
+            shapes_act=np.zeros(count, bool),
             shape=np.broadcast_to(
                 PRIOR_SHAPE[:, None], (count, *PRIOR_SHAPE.shape, prior.shape[1])
             ),
@@ -205,10 +205,10 @@ class Learner:
         else:  # nobody has seen the replicas of the last minute
             learned = _without_evidence(learned)
         factor = service_factor.mean_factor(learned.belief)
-        acting = learned.shape_weight[:, shapes.ACTING].sum(axis=1).mean()
+        acting = learned.shape_weight[:, shapes.ACTING].sum(axis=1)
         return replace(
             learned,
-            shapes_act=bool(acting >= (ACT_UNTIL if learned.shapes_act else ACT_FROM)),
+            shapes_act=acting >= np.where(learned.shapes_act, ACT_UNTIL, ACT_FROM),
             raised=learned.raised.after(factor, met_slo, observation.target),
             minute=observation.minute,
             replicas=replicas.next_minute(),
@@ -217,7 +217,7 @@ class Learner:
     def _drifted(self, learned: Learned, change: np.ndarray) -> Learned:
         joint = _joint(learned)
         joint = service_factor.drifted(joint, self.drift, change)
-        joint = shapes.tied(joint, PRIOR_SHAPE, COMMON_SHAPE, CHANGED_SHAPE)
+        joint = shapes.changed(joint, PRIOR_SHAPE, CHANGED_SHAPE)
         pools = learned.pools.drifted(self.drift, self.change)
         return replace(learned.with_joint(joint), pools=pools)
 
@@ -251,9 +251,11 @@ class Learner:
 
     def _members(self, learned: Learned, count: int) -> np.ndarray:
         """Indices (jobs, count) into the two members of `shapes.acting` and their factors."""
-        weight = learned.belief
-        if learned.shapes_act:
-            weight = shapes.acting(learned.joint).reshape(len(weight), -1)
+        belief = learned.belief
+        only_factor = np.stack([belief, np.zeros_like(belief)], axis=1)
+        acting = shapes.acting(learned.joint)
+        weight = np.where(learned.shapes_act[:, None, None], acting, only_factor)
+        weight = weight.reshape(len(weight), -1)
         return service_factor.quantile_index(weight, (np.arange(count) + 0.5) / count)
 
 

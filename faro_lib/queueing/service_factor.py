@@ -28,6 +28,7 @@ MODEL_ERROR = 0.1
 OUTLIER = 0.02
 OUTLIER_DENSITY = 0.2
 BUSY_ERROR = 0.05  # standard deviation of log(measured / true busy seconds per request)
+BUSY_OUTLIER = 1e-5  # density of measurements that are wrong; far rarer than latencies of a shape
 SLACK = 2.0  # standard errors by which a factor may exceed what the served requests allow
 
 
@@ -140,7 +141,7 @@ def busy_likelihood(
     error = np.hypot(BUSY_ERROR, 1 / np.sqrt(np.where(tells, served_per_min, 1.0)))[:, None]
     deviation = (np.log(ratio)[:, None] - np.log(FACTORS)) / error
     density = np.exp(-0.5 * deviation**2) / (error * np.sqrt(2 * np.pi))
-    return np.where(tells[:, None], (1 - OUTLIER) * density + OUTLIER * OUTLIER_DENSITY, 1.0)
+    return np.where(tells[:, None], density + BUSY_OUTLIER, 1.0)
 
 
 def faded(weight: np.ndarray, towards: np.ndarray, half_life_minutes: float) -> np.ndarray:
