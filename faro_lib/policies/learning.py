@@ -43,7 +43,7 @@ FIRST_PAUSE_MINUTES = 5  # after a trial that did not help; each further pause i
 LONGEST_PAUSE_MINUTES = 160
 SAME_LOAD = 1.1  # largest ratio between two loads that count as the same
 STATED_SHAPE = 0.9  # probability of the table's own shape before any observation
-CHANGED_SHAPE = 0.01  # probability per minute that the shape becomes any other
+CHANGED_SHAPE = 1e-4  # probability per minute that the shape becomes any other
 # Weight of `shapes.ACTING` from which on plans follow the shape of a job, and the weight below
 # which they no longer do.
 ACT_FROM, ACT_UNTIL = 0.8, 0.6
