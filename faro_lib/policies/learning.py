@@ -284,8 +284,9 @@ def with_evidence(
         half_life_minutes=HALF_LIFE_MINUTES,
     )
     joint = joint * tempered(joint, likely) * of_shared[:, None]
-    cannot_tell = tells & ~(evidence.busy_s > 0)
-    joint[:, shapes.SPELLS] *= ~cannot_tell[:, None, None]
+    # Without busy seconds, a shape cannot be told from a factor while the load stays the same.
+    told = ~tells | (evidence.busy_s > 0)
+    joint[:, 1 + shapes.STATED :] *= told[:, None, None]
     learned = learned.with_joint(joint)
     pools, weight = pools.levelled(learned.weight)
 

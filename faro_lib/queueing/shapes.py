@@ -10,8 +10,7 @@ latency quantile at rate r and n replicas, I that of an idle service, and f the 
 where m is n, and r is the rate of these m replicas. If each request can use one replica only, m is
 1. Each number of `elsewhere` is e in an equal share of the minutes: several numbers mean that few
 requests take much longer, and that some minutes have more of them than others. The mean service
-time of all shapes is f times as long as stated. Without busy seconds, a shape with `slower` spells
-cannot be told from a larger f.
+time of all shapes is f times as long as stated, so busy seconds tell shapes from factors.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,9 +48,8 @@ SHAPES = (
     Shape("spells three quarters slower", slower=11),
     Shape("spells at half speed", slower=14),
 )
-STATED = 0  # index of the table's own shape
+STATED = 0  # index of the table's own shape, before all others
 ACTING = [n for n, shape in enumerate(SHAPES) if shape.slower or shape.one_replica]
-SPELLS = [n for n, shape in enumerate(SHAPES) if shape.slower]
 MOST_SLOWER = max(shape.slower for shape in SHAPES)
 
 
