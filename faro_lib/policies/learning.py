@@ -44,8 +44,8 @@ LONGEST_PAUSE_MINUTES = 160
 SAME_LOAD = 1.1  # largest ratio between two loads that count as the same
 STATED_SHAPE = 0.9  # probability of the table's own shape before any observation
 CHANGED_SHAPE = 1e-4  # probability per minute that the shape becomes any other
-# Weight of `shapes.ACTING` from which on plans follow the shape of a job, and the weight below
-# which they no longer do.
+# Mean weight over the jobs of `shapes.ACTING` from which on plans follow shapes, and the weight
+# below which they no longer do. A balancer or a node has many jobs; one job alone may be mistaken.
 ACT_FROM, ACT_UNTIL = 0.8, 0.6
 MOST_TOLD = 1.0  # by how much a minute changes the log odds of two shapes at most
 
@@ -121,7 +121,7 @@ class Learned:
     pools: SharedFactors
     # (jobs, shapes, factors), probability of each of `shapes.SHAPES` at a factor.
     shape: np.ndarray
-    shapes_act: np.ndarray  # (jobs,) bool, whether plans follow the shape, and not only the factor
+    shapes_act: bool = False  # whether plans follow the shapes, and not only the factors
 
     @classmethod
     def start(cls, prior: np.ndarray, jobs: tuple[Job, ...] = ()) -> Self:
@@ -138,7 +138,6 @@ class Learned:
             informative=np.zeros(count),
             since_minute=np.full(count, np.nan),
             pools=SharedFactors.start(jobs),
-            shapes_act=np.zeros(count, bool),
             shape=np.broadcast_to(
                 PRIOR_SHAPE[:, None], (count, *PRIOR_SHAPE.shape, prior.shape[1])
             ),
@@ -205,10 +204,10 @@ class Learner:
         else:  # nobody has seen the replicas of the last minute
             learned = _without_evidence(learned)
         factor = service_factor.mean_factor(learned.belief)
-        acting = learned.shape_weight[:, shapes.ACTING].sum(axis=1)
+        acting = learned.shape_weight[:, shapes.ACTING].sum(axis=1).mean()
         return replace(
             learned,
-            shapes_act=acting >= np.where(learned.shapes_act, ACT_UNTIL, ACT_FROM),
+            shapes_act=bool(acting >= (ACT_UNTIL if learned.shapes_act else ACT_FROM)),
             raised=learned.raised.after(factor, met_slo, observation.target),
             minute=observation.minute,
             replicas=replicas.next_minute(),
@@ -251,11 +250,9 @@ class Learner:
 
     def _members(self, learned: Learned, count: int) -> np.ndarray:
         """Indices (jobs, count) into the two members of `shapes.acting` and their factors."""
-        belief = learned.belief
-        only_factor = np.stack([belief, np.zeros_like(belief)], axis=1)
-        acting = shapes.acting(learned.joint)
-        weight = np.where(learned.shapes_act[:, None, None], acting, only_factor)
-        weight = weight.reshape(len(weight), -1)
+        weight = learned.belief
+        if learned.shapes_act:
+            weight = shapes.acting(learned.joint).reshape(len(weight), -1)
         return service_factor.quantile_index(weight, (np.arange(count) + 0.5) / count)
 
 
