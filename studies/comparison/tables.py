@@ -245,6 +245,19 @@ def capacities(curve: pd.DataFrame) -> str:
     return markdown_table(["start", "policy", *map(str, lost)], rows)
 
 
+def start(curve: pd.DataFrame) -> str:
+    """What the published start of one replica a job costs Faro-Sum, by capacity."""
+    faro = curve[curve["policy"] == "Faro-Sum"]
+    lost = faro.groupby(["start", "capacity_cores"])[LOSS].mean().unstack("start")
+    cost = lost["one replica"] - lost["equal share"]
+    *rest, last = [f"{cost[capacity]:.3f} at {capacity}" for capacity in sorted(cost.index)]
+    return textwrap.fill(
+        f"Started with one replica per job instead of an equal share, Faro-Sum loses "
+        f"{', '.join(rest)} and {last} cores more.",
+        100,
+    )
+
+
 def larger(sizes: pd.DataFrame) -> str:
     """Two tables of lost utility, a row per policy: mixed models, and more jobs."""
     mixed = sizes[sizes["variant"] == "mixed"]
@@ -315,6 +328,7 @@ PARTS = [
     Part(PAGE, "ablation", [ABLATION, STEPS], ablation),
     Part(PAGE, "regressions", [ABLATION], regressions),
     Part(PAGE, "capacities", [CURVE], capacities),
+    Part(PAGE, "start", [CURVE], start),
     Part(PAGE, "larger clusters", [SIZES], larger),
     Part(PAGE, "solvers", [SOLVED], solvers),
     Part("README.md", "published workload", [SUMMARY, LIMIT], headline),

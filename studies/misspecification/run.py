@@ -4,8 +4,8 @@
 
 On the published day, or with --generated on a synthetic day. Rivals are chosen on the last training
 day in the same world. The evaluation day is simulated once; forecasters are fitted to the days
-before. A world and capacity that is in the tables is not repeated. `--add Static "KEDA, queue"` only
-adds these rivals to the worlds that are in the tables.
+before. A world and capacity that is in the tables is not repeated. With `--add`, only the rivals
+that it names are added to the worlds that are in the tables.
 """
 
 import argparse

@@ -188,8 +188,8 @@ def audit(
     """Calibrate the services, simulate their recorded replicas, and compare policies.
 
     Policies are compared on the reproduced services; None means POLICIES. `capacity` is in cores;
-    None means the most that these services used. Only the busiest SIMULATED_HOURS of the last day are simulated.
-    Without an earlier day, the forecaster is untrained.
+    None means the most that these services used. Only the busiest SIMULATED_HOURS of the last day
+    are simulated. Without an earlier day, the forecaster is untrained.
     """
     if policies is None:
         single = serving.history.single_day
