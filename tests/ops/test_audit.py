@@ -279,9 +279,9 @@ def test_what_cannot_succeed_is_refused_before_the_calibration(
 def test_standing_still_is_compared_if_there_are_earlier_days(single, recorded, monkeypatch):
     compared = []
     monkeypatch.setattr("faro_ops.advise.audit.audit.factory_of", compared.append)
-    monkeypatch.setattr(type(recorded[1].history), "single_day", single)
+    history = replace(recorded[1].history, single_day=single)
     with pytest.raises(ValueError, match="cannot hold the minimum"):
-        audit(recorded[1], 1, report=lambda line: None)
+        audit(replace(recorded[1], history=history), 1, report=lambda line: None)
     assert compared == ["FairShare", *([] if single else ["Static"]), "HPA", "Faro-Sum"]
 
 
