@@ -104,8 +104,8 @@ def summary(worlds: Mapping[str, pd.DataFrame]) -> str:
     of_one_day = sum((over_all(frame) & is_rival(frame)).sum() for frame in single)
     text = (
         f"{finding(worlds, LEADER)} {of_one_day} of the comparisons with rivals are of one "
-        "generated day, and their intervals are too narrow. All rivals have their defaults here. Static, and "
-        "rivals that are tuned for the workload, are in the next two sections."
+        "generated day, and their intervals are too narrow. All rivals have their defaults here. "
+        "Static, and rivals that are tuned for the workload, are in the next two sections."
     )
     return textwrap.fill(text, 100)
 

@@ -3,6 +3,8 @@
 import json
 from types import SimpleNamespace
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -58,9 +58,8 @@ def test_static_stands_still_in_a_world_and_a_searched_rival_has_its_best_settin
     runs, tried = added(traces, context, world, 12, 2, "Static")
     assert runs["trial"].tolist() == [0, 1]
     assert tried.empty
-    few = RIVALS["KEDA, queue"]._replace(
-        settings={"ongoing": (0.7, 4.0), "stabilisation_s": (300.0,)}
-    )
+    few = {"ongoing": (0.7, 4.0), "stabilisation_s": (300.0,)}
+    few = replace(RIVALS["KEDA, queue"], settings=few)
     monkeypatch.setitem(RIVALS, "KEDA, queue", few)
     runs, tried = added(traces, context, world, 12, 1, "KEDA, queue")
     assert runs["policy"].tolist() == ["KEDA, queue"]
