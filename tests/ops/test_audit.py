@@ -1,9 +1,8 @@
 """`faro audit`: records in, calibrated services, a backcast, and a comparison of policies out."""
 
 import json
-from types import SimpleNamespace
-
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
