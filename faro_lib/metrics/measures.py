@@ -46,8 +46,8 @@ def lost_utility_published(utility: np.ndarray) -> float:
     """Lost cluster utility as the paper computes it: jobs - (sum of `utility`) / columns.
 
     Minutes without requests count as lost. Most jobs have no requests in the last column, so even a
-    perfect run on the published traces has a loss of 0.02 to 0.03. Use this function only to
-    compare with published losses.
+    perfect run on the published traces has a loss of 0.01 to 0.02, by trial. Use this function
+    only to compare with published losses.
     """
     jobs, bins = utility.shape
     return float(jobs - np.nansum(utility) / bins)

@@ -4,6 +4,7 @@ from faro_lib.policies.baselines import AIAD, FairShare, Fixed, MArk, Oneshot
 from faro_lib.policies.factories import FACTORIES, PolicyContext, factory_of, make, register
 from faro_lib.policies.faro import Faro
 from faro_lib.policies.platforms import HPA, RayServe
+from faro_lib.policies.static import Static
 from faro_lib.protocol import Cluster, Observation, Plan, Policy
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Policy",
     "PolicyContext",
     "RayServe",
+    "Static",
     "factory_of",
     "make",
     "register",

@@ -91,6 +91,8 @@ class Faro(TwoLoops):
     learner: Learner | None = None
     # Equally likely latency models, if service times are uncertain; `latency_model` is the median.
     likely_models: tuple[LatencyModel, ...] = ()
+    # Whether jobs begin with the counts of `Static`; if not, with their minimum, as in the paper.
+    starts_from_past: bool = False
 
     def start(self, jobs: tuple[Job, ...]) -> LoopState:
         state = TwoLoops.start(self, jobs)
@@ -139,8 +141,14 @@ class Faro(TwoLoops):
         return Slower(model, dict(zip(names.tolist(), factors)))
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
-        """The minimum of each job; jobs that share replicas begin with an equal share instead."""
+        """The minimum of each job; jobs that share replicas begin with an equal share instead.
+
+        With `starts_from_past`, all jobs begin with the best constant counts of the training days,
+        if there are any.
+        """
         minimum = at_least_one_each(jobs, capacity)
+        if self.starts_from_past and self.forecaster.past.size:
+            return self.constant_replicas(jobs, capacity, minimum)
         pooled = [j for pool in units_of(jobs).pools for j in pool.jobs]
         if pooled:
             minimum[pooled] = fair_share(jobs, capacity)[pooled]
@@ -220,13 +228,34 @@ class Faro(TwoLoops):
         if idle_cores < cores.min() - TOLERANCE:
             return planned
         past_rps = state.forecaster.past / MINUTE_S * observation.exists[:, None]
-        # The sum of utilities without drops; a pool's row depends on the objective.
-        objective = self.objective if units_of(state.jobs).pools else "Sum"
-        always = replace(self, objective=objective, cold_start_minutes=0.0, likely_models=())
-        past = always.unit_table(
-            state.jobs, past_rps[:, :, None], expected.running, observation.capacity
-        )
+        past = self.past_utilities(state.jobs, past_rps, expected.running, observation.capacity)
         return with_idle_cores(past, needed, observation.capacity)
+
+    def past_utilities(
+        self, jobs: tuple[Job, ...], past_rps: np.ndarray, running: np.ndarray, capacity: float
+    ) -> UtilityTable:
+        """Mean utility of each constant replica count of each unit over past minutes.
+
+        `past_rps` is (jobs, minutes), and `running` (units,).
+        """
+        # The sum of utilities without drops; a pool's row depends on the objective.
+        objective = self.objective if units_of(jobs).pools else "Sum"
+        always = replace(self, objective=objective, cold_start_minutes=0.0, likely_models=())
+        return always.unit_table(jobs, past_rps[:, :, None], running, capacity)
+
+    def constant_replicas(
+        self, jobs: tuple[Job, ...], capacity: float, least: np.ndarray
+    ) -> np.ndarray:
+        """The constant counts (jobs,) with the largest total utility over the training minutes.
+
+        n = argmax sum_j w_j mean_t U(l(lam_jt, n_j)), with n >= `least` (jobs,) and within
+        `capacity` cores, over the minutes t of `Forecaster.past`. A job that shares replicas gets
+        as many at home as it would need alone.
+        """
+        alone = tuple(replace(job, pool="") for job in jobs)
+        past_rps = self.forecaster.past / MINUTE_S
+        past = self.past_utilities(alone, past_rps, least, capacity)
+        return with_idle_cores(past, least, capacity)
 
     def forecast_paths(self, state: LoopState, observation: Observation) -> np.ndarray:
         """Sample paths of requests per minute from now on, (jobs, samples, minutes)."""

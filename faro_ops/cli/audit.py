@@ -49,7 +49,10 @@ def audit(
     ] = None,
     policy: Annotated[
         list[str] | None,
-        option("Policy to compare; repeatable.", default="FairShare, HPA, Faro-Sum"),
+        option(
+            "Policy to compare; repeatable.",
+            default="FairShare, Static (with earlier days), HPA, Faro-Sum",
+        ),
     ] = None,
     forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
     dispatch: Annotated[
@@ -72,7 +75,7 @@ def audit(
     from faro_lib.simulate import ServingModel
     from faro_lib.workload.log_traces import tell_counts
     from faro_lib.workload.request_log import is_request_log
-    from faro_ops.advise.audit.audit import POLICIES, WAITING
+    from faro_ops.advise.audit.audit import WAITING
     from faro_ops.advise.audit.audit import audit as audit_of
     from faro_ops.advise.sources.serving_history import (
         serving_from_csv,
@@ -116,7 +119,7 @@ def audit(
     result = audit_of(
         serving,
         capacity,
-        policies=policy or POLICIES,
+        policies=policy or None,
         forecaster=forecaster,
         serving_model=serving_model,
         report=say,

@@ -15,7 +15,7 @@ from faro_ops.cli.shared import (
 )
 from faro_ops.log import say
 
-COMPARED = ("FairShare", "AIAD", DEFAULT_POLICY)
+COMPARED = ("FairShare", "AIAD", "Static", DEFAULT_POLICY)
 MAX_TRIALS = 10_000
 
 
@@ -47,14 +47,18 @@ def simulate(
         bool, option("Print one JSON object per policy and trial.", "--json")
     ] = False,
 ) -> None:
-    """Simulate a day, and print the utility that each policy loses."""
+    """Simulate a day, and print the utility that each policy loses.
+
+    Faro and Static begin with the best constant replica counts of the training days, FairShare with
+    equal shares, and other policies with the minimum of each job.
+    """
     import pandas as pd
 
     from faro_lib import forecast
     from faro_lib.experiments.checks import check_none_learns, learners, over_the_router
     from faro_lib.experiments.trials import run_trials, trial_draws, trial_seeds
     from faro_lib.metrics.measures import summarize
-    from faro_lib.policies import PolicyContext, factory_of, make
+    from faro_lib.policies import Faro, PolicyContext, factory_of, make
     from faro_lib.registry import load_plugins
     from faro_lib.simulate import simulate as simulate_day
     from faro_lib.simulate.cluster import PAPER
@@ -92,6 +96,10 @@ def simulate(
         learned = forecast.fit(forecaster, traces, **fitted)
         context = replace(context, forecaster=learned, latency_model=measure(traces.jobs))
     policies = {name: make(name, context) for name in names}
+    policies = {
+        name: replace(made, starts_from_past=True) if isinstance(made, Faro) else made
+        for name, made in policies.items()
+    }
 
     day = traces.workload().between(0, minutes or traces.evaluation.shape[-1])
     if capped := over_the_router(PAPER, day.jobs, day.requests_per_min):

@@ -37,6 +37,7 @@ ENTRIES = (
     "MArk",
     "HPA",
     "RayServe-2.60",
+    "Static",
     "Faro-Sum",
     "Faro-Sum-learning",
     "Faro-FairSum",

@@ -98,7 +98,27 @@ def kept(folder: Path, settings: Path) -> dict[str, pd.DataFrame]:
 
 
 def summary(worlds: Mapping[str, pd.DataFrame]) -> str:
-    return textwrap.fill(finding(worlds, LEADER), 100)
+    single = [
+        frame for frame in worlds.values() if frame.loc[~over_all(frame), "day"].nunique() == 1
+    ]
+    of_one_day = sum((over_all(frame) & is_rival(frame)).sum() for frame in single)
+    text = (
+        f"{finding(worlds, LEADER)} {of_one_day} of the comparisons with rivals are of one "
+        "generated day, and their intervals are too narrow. All rivals have their defaults here. "
+        "Static, and rivals that are tuned for the workload, are in the next two sections."
+    )
+    return textwrap.fill(text, 100)
+
+
+def over_all(frame: pd.DataFrame) -> pd.Series:
+    """Which rows are about all days."""
+    return frame["day"].astype(str) == "all"
+
+
+def is_rival(frame: pd.DataFrame) -> pd.Series:
+    """Which rows compare a policy that is not a variant of Faro."""
+    own = frame["policy"].str.startswith("Faro")
+    return ~own & frame["difference"].notna() & (frame["policy"] != "clairvoyant")
 
 
 def part(name: str, text: Callable[[Mapping[str, pd.DataFrame]], str]) -> Part:

@@ -5,8 +5,9 @@
 
 Worlds of a family differ in the seed of the generator. Rivals are tuned on the last training day of
 one more world, which is not judged. A world has one trial. data/recorded-families/runs.csv gets a
-row per world and policy, tuning.csv the settings that were tried. studies/families/tables.py writes
-the table in docs/elsewhere.md, with intervals whose units are the worlds.
+row per world and policy, tuning.csv the settings that were tried. `--static` only adds the runs of
+Static. studies/families/tables.py writes the table in docs/elsewhere.md, with intervals whose units
+are the worlds.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from studies.tables.frames import write_csv
 
 OUT = Path("data/recorded-families")
 LEADER = "Faro-Sum"
+STATIC = "Static"
 WORLDS = 20
 JOBS = 6
 TUNING_SEED = 1000  # of the world to tune on; those of judged worlds follow it
@@ -60,16 +62,21 @@ def world(family: Family, seed: int) -> Traces:
 
 
 def runs_of(
-    family: Family, choices: pd.DataFrame, latency_model: ModelLike, worlds: int
+    family: Family, choices: pd.DataFrame | None, latency_model: ModelLike, worlds: int
 ) -> pd.DataFrame:
-    """Measures of Faro-Sum and the tuned rivals: a row per world and policy."""
+    """Measures of Faro-Sum, Static and the tuned rivals: a row per world and policy.
+
+    Without `choices`, only Static runs, and nothing is forecast.
+    """
     rows = []
     for seed in range(TUNING_SEED + 1, TUNING_SEED + 1 + worlds):
         traces = world(family, seed)
-        fitted = remembered(forecast.fit("auto", traces))
+        fitted = remembered(forecast.fit("persistence" if choices is None else "auto", traces))
         context = PolicyContext(traces.jobs, fitted, latency_model, traces=traces)
-        policies = {LEADER: make(LEADER, context)}
-        policies |= dict(chosen(choices, context, family.capacity))
+        policies = {STATIC: make(STATIC, context)}
+        if choices is not None:
+            policies = {LEADER: make(LEADER, context)} | policies
+            policies |= dict(chosen(choices, context, family.capacity))
         workload = traces.workload()
         draws = trial_draws(workload, 1)
         for trial in run_trials(workload, policies, family.capacity, draws):
@@ -78,12 +85,15 @@ def runs_of(
     return pd.DataFrame(rows)
 
 
-def add(table: pd.DataFrame, name: str, path: Path) -> None:
-    """Write the rows of a family to `path`; they replace its earlier rows."""
+def add(table: pd.DataFrame, name: str, path: Path, policy: str | None = None) -> None:
+    """Write the rows of a family to `path`; they replace its earlier rows, or those of `policy`."""
     table = table.assign(family=name)
     if path.exists():
         before = pd.read_csv(path, keep_default_na=False)
-        table = pd.concat([before[before["family"] != name], table], ignore_index=True)
+        replaced = before["family"] == name
+        if policy:
+            replaced &= before["policy"] == policy
+        table = pd.concat([before[~replaced], table], ignore_index=True)
     write_csv(table, path)
     print(path, flush=True)
 
@@ -92,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", default=list(FAMILIES), help=", ".join(FAMILIES))
     parser.add_argument("--worlds", type=int, default=WORLDS)
+    parser.add_argument("--static", action="store_true", help="only run Static")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
     unknown = [name for name in options.families if name not in FAMILIES]
@@ -101,6 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         family = FAMILIES[name]
         traces = world(family, TUNING_SEED)
         latency_model = measure(traces.jobs)
+        if options.static:
+            runs = runs_of(family, None, latency_model, options.worlds)
+            add(runs, name, options.out / "runs.csv", STATIC)
+            continue
         days = training_days(traces, [traces.days], latency_model)
         choices = tune(days, [family.capacity])
         runs = runs_of(family, choices, latency_model, options.worlds)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from faro_lib.metrics.paired import unit_interval
-from studies.families.run import FAMILIES, LEADER
+from studies.families.run import FAMILIES, LEADER, STATIC
 from studies.tables.pages import Part
 from studies.tables.wording import markdown_table
 
@@ -28,7 +28,8 @@ def table(runs: pd.DataFrame) -> str:
         cells = [difference(*one) for one in of_family]
         intervals += of_family
         rows.append((family, len(lost), capacity, f"{lost[LEADER].mean():.3f}", *cells))
-    heads = ["family", "worlds", "cores", LEADER, *(f"{rival} (tuned)" for rival in rivals)]
+    names = [rival if rival == STATIC else f"{rival} (tuned)" for rival in rivals]
+    heads = ["family", "worlds", "cores", LEADER, *names]
     text = f"{markdown_table(heads, rows)}\n\n{textwrap.fill(counted(intervals), 100)}"
     missing = [name for name in FAMILIES if name not in set(runs["family"])]
     if missing:

@@ -4,7 +4,8 @@
 
 On the published day, or with --generated on a synthetic day. Rivals are chosen on the last training
 day in the same world. The evaluation day is simulated once; forecasters are fitted to the days
-before. A world and capacity that is in the tables is not repeated.
+before. A world and capacity that is in the tables is not repeated. With `--add`, only the rivals
+that it names are added to the worlds that are in the tables.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import load_workload
+from studies.misspecification.rivals import SEARCHED, STATIC, added
 from studies.misspecification.world import compared, training_context, worlds
 from studies.tables.frames import write_csv
 
@@ -25,6 +27,9 @@ GENERATED_SEEDS = (21, 22)
 # The trials of a world; the others have one.
 TRIALS = {"as stated": 3, "±25 %": 3, "±40 %": 3, "±100 %": 3, "roll-out at noon": 3}
 KEYS = ["workload", "world", "capacity_cores"]
+# Rivals that forecast are slow, so only these worlds have them.
+FORECASTING = ("Predictive HPA", "MArk")
+FORECAST_IN = ("as stated", "±25 %")
 
 
 def workloads(raw: str, generated: bool) -> dict[str, Traces]:
@@ -32,6 +37,12 @@ def workloads(raw: str, generated: bool) -> dict[str, Traces]:
     if not generated:
         return {"published": load_workload(PUBLISHED, raw=raw)}
     return {f"generated, seed {seed}": synthetic(seed=seed) for seed in GENERATED_SEEDS}
+
+
+def rivals_in(world: str) -> tuple[str, ...]:
+    """The rivals of `studies.misspecification.rivals` that a world has."""
+    rivals = (STATIC, *SEARCHED)
+    return tuple(one for one in rivals if one not in FORECASTING or world in FORECAST_IN)
 
 
 def read(path: Path) -> list[pd.DataFrame]:
@@ -45,10 +56,13 @@ def main() -> None:
     parser.add_argument("--generated", action="store_true")
     parser.add_argument("--forecaster", default="auto")
     parser.add_argument("--world", nargs="+", help="only these worlds")
+    parser.add_argument("--add", nargs="+", choices=(STATIC, *SEARCHED), default=[])
     options = parser.parse_args()
     folder = Path(options.out)
     runs, choices = read(folder / "runs.csv"), read(folder / "choices.csv")
     done = {tuple(key) for table in runs for key in table[KEYS].itertuples(index=False)}
+    recorded = [*KEYS, "policy"]
+    present = {tuple(key) for table in runs for key in table[recorded].itertuples(index=False)}
     for name, traces in workloads(options.raw, options.generated).items():
         table = measure(traces.jobs, capacity=max(CAPACITIES))
         context = training_context(traces, table, options.forecaster)
@@ -56,17 +70,23 @@ def main() -> None:
         every = {world.name: world for world in worlds(jobs, minutes)}
         wanted = options.world or sorted(every, key=lambda world: -TRIALS.get(world, 1))
         for world, cores in product(wanted, CAPACITIES):
-            if (name, world, cores) in done:
+            known, trials = (name, world, cores) in done, TRIALS.get(world, 1)
+            if known != bool(options.add):
                 continue
-            trials = TRIALS.get(world, 1)
-            found = compared(traces, context, [every[world]], [cores], trials, report=None)
-            for tables, new in zip((runs, choices), found):
-                new.insert(0, "workload", name)
-                tables.append(new)
+            parts = []
+            if not known:
+                parts += [compared(traces, context, [every[world]], [cores], trials, report=None)]
+            for rival in options.add or rivals_in(world):
+                if rival in rivals_in(world) and (name, world, cores, rival) not in present:
+                    parts += [added(traces, context, every[world], cores, trials, rival)]
+            for found in parts:
+                for tables, new in zip((runs, choices), found):
+                    tables.append(new.assign(workload=name))
             write_csv(pd.concat(runs), folder / "runs.csv")
             write_csv(pd.concat(choices), folder / "choices.csv")
-            lost = found[0].groupby("policy", sort=False)["lost_later"].mean().round(3)
-            print(name, world, cores, lost.to_dict(), flush=True)
+            for of_run, _ in parts:
+                lost = of_run.groupby("policy", sort=False)["lost_later"].mean().round(3)
+                print(name, world, cores, lost.to_dict(), flush=True)
 
 
 if __name__ == "__main__":

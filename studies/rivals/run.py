@@ -6,10 +6,11 @@
 data/recorded-rivals gets two tables per workload: NAME-tuning.csv has every setting that was tried
 and which were chosen, NAME.csv every run of the comparison. `--rivals` tunes
 only some, and keeps the choices of an earlier run for the others; without a name, it tunes none.
+`--static` only runs Static, and keeps the other runs.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pandas as pd
 from faro_lib import forecast
 from faro_lib.experiments.trials import run_trials, trial_draws
 from faro_lib.metrics.measures import summarize
-from faro_lib.policies import PolicyContext, make
+from faro_lib.policies import Policy, PolicyContext, make
 from faro_lib.simulate.measure import measure
 from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.tables import load_workload
@@ -30,6 +31,9 @@ from studies.tables.frames import write_csv
 
 OUT = Path("data/recorded-rivals")
 LEADER = "Faro-Sum"
+STATIC = "Static"
+# The policies of a comparison at a capacity, by name.
+PoliciesOf = Callable[[PolicyContext, int], dict[str, Policy]]
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,26 @@ WORLDS = {
 }
 
 
-def compare(world: World, traces: Traces, latency_model, choices: pd.DataFrame) -> pd.DataFrame:
-    """Measures of the tuned rivals and Faro-Sum: a row per day, capacity, policy and trial."""
+def contenders(world: World, choices: pd.DataFrame) -> PoliciesOf:
+    """The rivals with their chosen settings, Static and Faro-Sum."""
     # The capacities of the judged days in place of those of the training days.
     by_tuned = {tuned: judged for judged, tuned in world.capacities.items()}
     choices = choices.assign(capacity_cores=choices["capacity_cores"].map(by_tuned))
+
+    def policies_of(context: PolicyContext, capacity: int) -> dict[str, Policy]:
+        rivals = dict(chosen(choices, context, capacity))
+        return rivals | standing(context, capacity) | {LEADER: make(LEADER, context)}
+
+    return policies_of
+
+
+def standing(context: PolicyContext, capacity: int) -> dict[str, Policy]:
+    """Static alone."""
+    return {STATIC: make(STATIC, context)}
+
+
+def compare(world: World, traces: Traces, latency_model, policies_of: PoliciesOf) -> pd.DataFrame:
+    """Measures of policies on the judged days: a row per day, capacity, policy and trial."""
     rows = []
     for day in world.judged:
         judged = traces if day == traces.days + 1 else traces.until(day)
@@ -85,8 +104,7 @@ def compare(world: World, traces: Traces, latency_model, choices: pd.DataFrame) 
         )
         workload = judged.workload()
         for capacity in world.capacities:
-            policies = dict(chosen(choices, context, capacity))
-            policies[LEADER] = make(LEADER, context)
+            policies = policies_of(context, capacity)
             draws = trial_draws(workload, world.trials)
             for trial in run_trials(workload, policies, capacity, draws, report=print):
                 rows.append({"day": day} | trial.key | summarize(trial.run, published=True))
@@ -103,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("world", choices=list(WORLDS))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--rivals", nargs="*", default=list(RIVALS), help=", ".join(RIVALS))
+    parser.add_argument("--static", action="store_true", help="only run Static")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.rivals if name not in RIVALS]
     if unknown:
@@ -110,6 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     world = WORLDS[options.world]
     traces = load_workload(world.workload, world.jobs)
     latency_model = measure(traces.jobs)
+    of_world = options.out / f"{options.world}.csv"
+    if options.static:
+        before = pd.read_csv(of_world)
+        runs = compare(world, traces, latency_model, standing)
+        write(pd.concat([before[before["policy"] != STATIC], runs], ignore_index=True), of_world)
+        return
     tuning = options.out / f"{options.world}-tuning.csv"
     days = training_days(traces, world.tuned, latency_model) if options.rivals else []
     for name in options.rivals:
@@ -120,8 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write(table, tuning)
     if not tuning.exists():
         parser.error(f"{tuning}: no such file, and no rival to tune")
-    runs = compare(world, traces, latency_model, pd.read_csv(tuning))
-    write(runs, options.out / f"{options.world}.csv")
+    runs = compare(world, traces, latency_model, contenders(world, pd.read_csv(tuning)))
+    write(runs, of_world)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`faro audit`: records in, calibrated services, a backcast, and a comparison of policies out."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -273,6 +274,16 @@ def test_what_cannot_succeed_is_refused_before_the_calibration(
     )
     with pytest.raises(ValueError, match=message):
         audit(recorded[1], **wrong, report=lambda line: None)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_standing_still_is_compared_if_there_are_earlier_days(single, recorded, monkeypatch):
+    compared = []
+    monkeypatch.setattr("faro_ops.advise.audit.audit.factory_of", compared.append)
+    history = replace(recorded[1].history, single_day=single)
+    with pytest.raises(ValueError, match="cannot hold the minimum"):
+        audit(replace(recorded[1], history=history), 1, report=lambda line: None)
+    assert compared == ["FairShare", *([] if single else ["Static"]), "HPA", "Faro-Sum"]
 
 
 def test_policies_plan_for_a_calibrated_service_without_the_latency_curve_of_the_table(reproduced):

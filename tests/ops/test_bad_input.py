@@ -70,7 +70,7 @@ WORDS = {
         ("--forecaster ar --posterior p.npz", "is for forecaster 'bayes' or 'auto'"),
         (
             "--workload counts.csv --capacity 6",
-            "Faro-Sum learns from earlier days, and there is a single day",
+            "Static learns from earlier days, and there is a single day",
         ),
         (
             "--workload counts.csv --capacity 6",

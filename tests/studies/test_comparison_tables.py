@@ -19,9 +19,11 @@ def test_the_first_pages_name_the_strongest_rival_of_each_column():
     least, names = comparison.strongest_rivals(losses)
     text = (ROOT / "README.md").read_text()
     for capacity in comparison.CAPACITIES:
-        rivals = losses[capacity].drop([one for one in losses.index if one.startswith("Faro")])
-        assert least[capacity] <= rivals.min()
+        others = [one for one in losses.index if one.startswith("Faro") or one == "Static"]
+        assert least[capacity] <= losses[capacity].drop(others).min()
         assert f"{least[capacity]:.2f} ({names[capacity]})" in text
+    standing = " | ".join(f"{losses.loc['Static', c]:.2f}" for c in comparison.CAPACITIES)
+    assert f"which never change | {standing} |" in text
 
 
 def test_means_that_differ_and_steps_that_raise_the_loss_are_named():
@@ -93,6 +95,23 @@ def test_a_tuned_rival_is_compared_with_faro_on_the_same_trials():
     table = rivals.table("published", pd.DataFrame(rows, columns=columns))
     assert "| Faro-Sum | **0.300** |" in table
     assert "| HPA, tuned | 0.600, +0.300 (+0.30 to +0.30) |" in table
+
+
+def test_a_tuned_rival_that_loses_more_than_with_other_settings_has_those():
+    columns = ["day", "policy", "capacity_cores", "trial", "lost_utility_published"]
+    rows = [(11, "Faro-Sum", 16, 0, 5.0), (11, "HPA", 16, 0, 7.3), (11, "Static", 16, 0, 6.0)]
+    untuned = pd.DataFrame([("HPA", 16, 0, 7.0), ("HPA-90", 16, 0, 7.1)], columns=columns[1:])
+    table = rivals.table("published", pd.DataFrame(rows, columns=columns), untuned)
+    assert "| HPA, tuned | 7.000 (HPA, not tuned), +2.000" in table
+    assert "| Static | 6.000, +1.000" in table
+
+
+def test_the_page_shows_no_tuned_rival_that_loses_more_than_the_same_rule_on_the_same_page():
+    losses = comparison.mean_losses(content(comparison.SUMMARY))
+    page = (ROOT / "docs/comparison.md").read_text().split("## Rivals at their best")[1]
+    cells = next(row for row in page.splitlines() if row.startswith("| HPA, tuned |")).split("|")
+    for capacity, cell in zip(comparison.CAPACITIES, cells[2:]):
+        assert float(cell.split()[0].rstrip(",")) <= losses.loc["HPA", capacity] + 0.0005
 
 
 def test_an_earlier_run_has_intervals_over_its_days_and_says_which_are_a_bootstrap():

@@ -18,6 +18,9 @@ from faro_lib.workload import Workload
 from faro_lib.workload.jobs import MINUTE_S
 from faro_lib.workload.synthetic import synthetic
 from studies.misspecification.figures import finding, lost_by_world
+from studies.misspecification.rivals import added
+from studies.misspecification.run import rivals_in
+from studies.misspecification.tables import RUNS, published, table
 from studies.misspecification.world import (
     ASSUMING,
     FAROS,
@@ -31,6 +34,8 @@ from studies.misspecification.world import (
     renewal_arrivals,
     worlds,
 )
+from studies.rivals.autoscalers import RIVALS
+from studies.tables.pages import content
 
 WORLDS = {world.name: world for world in worlds(10, 360)}
 
@@ -44,6 +49,39 @@ def traces():
 def context(traces):
     fitted = forecast.fit("ar", traces)
     return PolicyContext(traces.jobs, fitted, latency_model=Formula("mgc"), traces=traces)
+
+
+def test_static_stands_still_in_a_world_and_a_searched_rival_has_its_best_settings(
+    traces, context, monkeypatch
+):
+    world = World("±60 %", np.array([[1.6], [1 / 1.6], [1.6], [1 / 1.6]]) * np.ones((4, 60)))
+    runs, tried = added(traces, context, world, 12, 2, "Static")
+    assert runs["trial"].tolist() == [0, 1]
+    assert tried.empty
+    few = {"ongoing": (0.7, 4.0), "stabilisation_s": (300.0,)}
+    few = replace(RIVALS["KEDA, queue"], settings=few)
+    monkeypatch.setitem(RIVALS, "KEDA, queue", few)
+    runs, tried = added(traces, context, world, 12, 1, "KEDA, queue")
+    assert runs["policy"].tolist() == ["KEDA, queue"]
+    assert {"lost_later", "lost_0", "world", "capacity_cores"} <= set(runs)
+    assert tried["lost_utility"].idxmin() == tried["chosen"].idxmax()
+    assert len(tried) == 2
+
+
+def test_every_world_has_static_and_keda_and_worlds_of_interest_have_all_rivals():
+    assert rivals_in("±100 %") == ("Static", "KEDA, queue")
+    assert rivals_in("±25 %") == ("Static", "KEDA, queue", "Predictive HPA", "MArk")
+
+
+def test_the_best_rival_of_a_row_is_the_best_of_all_that_the_row_has():
+    runs = content(RUNS)
+    text = table(published(runs))
+    mean = published(runs).groupby(["world", "capacity_cores", "policy"])["lost_later"].mean()
+    for line in text.splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        of_row = mean[cells[0], int(cells[1])].drop(list(FAROS))
+        assert cells[-1].endswith(f", {of_row.idxmin()}")
+        assert "Static" in of_row
 
 
 @pytest.mark.parametrize("variation", [0.5, 1.0, 2.0, 3.0])

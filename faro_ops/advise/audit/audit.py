@@ -29,7 +29,8 @@ from faro_ops.advise.recommend.simulated_days import SIMULATED_HOURS, busiest_pa
 from faro_ops.advise.recommend.sizing import required_replicas, uniform_draws
 from faro_ops.advise.sources.serving_history import ServingHistory
 
-POLICIES = ("FairShare", "HPA", "Faro-Sum")
+POLICIES = ("FairShare", "Static", "HPA", "Faro-Sum")
+FROM_EARLIER_DAYS = ("Static",)  # left out of POLICIES if the records are of a single day
 RAN = "recorded replicas"
 # A replica accepts so many ongoing requests that practically none is dropped, as in services
 # without such a limit.
@@ -179,17 +180,20 @@ def audit(
     serving: ServingHistory,
     capacity: float | None = None,
     *,
-    policies: Sequence[str] = POLICIES,
+    policies: Sequence[str] | None = None,
     forecaster: str | None = None,
     serving_model: ServingModel = WAITING,
     report: Report = print,
 ) -> Audit:
     """Calibrate the services, simulate their recorded replicas, and compare policies.
 
-    Policies are compared on the reproduced services. `capacity` is in cores; None means the most
-    that these services used. Only the busiest SIMULATED_HOURS of the last day are simulated.
-    Without an earlier day, the forecaster is untrained.
+    Policies are compared on the reproduced services; None means POLICIES. `capacity` is in cores;
+    None means the most that these services used. Only the busiest SIMULATED_HOURS of the last day
+    are simulated. Without an earlier day, the forecaster is untrained.
     """
+    if policies is None:
+        single = serving.history.single_day
+        policies = [name for name in POLICIES if not (single and name in FROM_EARLIER_DAYS)]
     # Invalid input must fail before minutes of work.
     for name in policies:
         factory_of(name)

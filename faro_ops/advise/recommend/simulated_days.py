@@ -10,11 +10,8 @@ import pandas as pd
 
 from faro_lib.experiments.trials import Report
 from faro_lib.policies import Faro
-from faro_lib.policies.faro import with_idle_cores
 from faro_lib.simulate import ServingModel
-from faro_lib.utility import build_table
 from faro_lib.workload import Traces, Workload, arrays_of
-from faro_lib.workload.jobs import MINUTE_S
 from faro_ops.advise.recommend import sizing
 from faro_ops.advise.sources.history import History, history_of
 
@@ -126,16 +123,7 @@ def simulate_days(
     @cache
     def fixed_on(size: int) -> np.ndarray:
         needed = enough if enough_cores <= size else lowest
-        past_rps = policy.forecaster.past / MINUTE_S
-        past = build_table(
-            history.jobs,
-            past_rps[:, :, None],
-            needed,
-            latency_model=policy.latency_model,
-            cold_start_minutes=0.0,
-            max_replicas=int(jobs.replicas_within(size).max()),
-        )
-        return with_idle_cores(past, needed, size)
+        return policy.constant_replicas(history.jobs, size, needed)
 
     # 3. The smallest capacity with which Faro keeps the SLOs that can be kept.
     last_day = days.every[-1]

@@ -231,11 +231,14 @@ def context_of(
 def named_policy(name: str, context: PolicyContext, learning: bool) -> Policy:
     """The policy `name`; if it is a `Faro` and `learning`, it also learns service times.
 
+    A `Faro` begins with the best constant counts of its history, where nothing runs yet.
+
     ValueError if the name is unknown, or one of a policy that learns although `learning` is False.
     """
     policy = make(name, context)
     if not isinstance(policy, Faro):
         return policy
+    policy = replace(policy, starts_from_past=True)
     if learning:
         return replace(policy, learner=policy.learner or Learner())
     if policy.learner is not None:
