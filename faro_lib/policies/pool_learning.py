@@ -229,8 +229,8 @@ class Minute:
         """Likelihood (factors,) that the replicas of the pool could serve what they served."""
         served = np.nan_to_num(self.served)
         busy_s = latency_model.saturated_s([jobs[j] for j in self.members])
-        total = max(served.sum(), 1e-9)
-        per_request_s = np.array([served @ (busy_s * self.own) / total])
+        shares = served / served.sum() if served.any() else np.full(len(served), 1 / len(served))
+        per_request_s = np.array([shares @ (busy_s * self.own)])
         most = evidence.most[self.members[:1]]
         return service_factor.work_likelihood(per_request_s, np.array([served.sum()]), most)[0]
 

@@ -1,0 +1,83 @@
+"""Services that are slower because they share replicas, in the simulator."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from faro_lib import forecast
+from faro_lib.experiments.trials import run_trials
+from faro_lib.metrics.measures import summarize
+from faro_lib.policies import PolicyContext
+from faro_lib.queueing.service_factor import mean_factor
+from faro_lib.simulate.measure import measure
+from faro_lib.workload import Job, Traces
+from faro_lib.workload.jobs import MINUTE_S
+from studies.misspecification.world import Remembers, World
+from studies.sharing.slower import BELIEVES, KNOWS, LEARNS, Cell, policy_of
+from studies.sharing.tables import slower_sentence, slower_table
+from studies.sharing.world import sharing
+
+MINUTES = 40
+CORES = 9
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Four services with six erlangs together, each of which has its share at another time."""
+    jobs, at = tuple(map(Job, "abcd")), 2 * np.pi * np.arange(MINUTES) / MINUTES
+    share = 0.25 + 0.1 * np.sin(at + np.arange(4)[:, None] * np.pi / 2)
+    counts = np.rint(6 * share / jobs[0].busy_s * MINUTE_S)
+    traces = sharing(Traces(jobs, np.stack([counts[None]] * 2), counts[None]), 2)
+    table = measure(traces.jobs, capacity=CORES)
+    context = PolicyContext(traces.jobs, forecast.fit("ar", traces), table, traces=traces)
+    return traces.workload(), context
+
+
+def run_of(pool, policy, slower):
+    """(loss, what was learned at each tick) of a run in which services are so much slower."""
+    workload, context = pool
+    world, learned = World("slower", np.full((len(workload.jobs), MINUTES), slower)), []
+    made = Remembers(policy_of(Cell(CORES, slower, policy, 0), context, world), learned)
+    (trial,) = run_trials(workload, {policy: made}, CORES, [world.draws(workload, 1)])
+    return summarize(trial.run)["lost_utility"], learned
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.3])
+def test_how_much_slower_a_pool_is_is_found_within_minutes(pool, slower):
+    _, learned = run_of(pool, LEARNS, slower)
+    later = [one for one in learned if one.minute >= 15]
+    means = [one.pools.mean(mean_factor(one.belief))[0] for one in later]
+    assert sum(means) / len(means) == pytest.approx(slower, rel=0.06)
+    assert max(means) < 1.2 * slower
+    assert min(means) > slower / 1.2
+
+
+def test_a_slow_pool_that_learns_loses_nearly_what_one_that_knows_does(pool):
+    believes, learns, knows = (
+        run_of(pool, policy, 1.3)[0] for policy in (BELIEVES, LEARNS, KNOWS)
+    )
+    assert believes > 1.5 * knows
+    assert learns < 1.3 * knows + 0.02
+
+
+def test_as_stated_learning_loses_about_what_believing_does(pool):
+    believes, learns = (run_of(pool, policy, 1.0)[0] for policy in (BELIEVES, LEARNS))
+    assert learns < 1.1 * believes + 0.02
+
+
+def test_the_page_states_what_the_runs_lost():
+    losses = {BELIEVES: 4.0, LEARNS: 2.12, KNOWS: 2.0, "isolated, learns": 3.0}
+    rows = [
+        {"cores": 24, "slower": 1.3, "policy": policy, "trial": 0, "loss": loss}
+        for policy, loss in losses.items()
+    ]
+    stated = {BELIEVES: 0.4, LEARNS: 0.41}
+    rows += [
+        {"cores": 24, "slower": 1.0, "policy": policy, "trial": 0, "loss": loss}
+        for policy, loss in stated.items()
+    ]
+    runs = pd.DataFrame(rows)
+    assert "| 1.3 | 24 | 1 | 4.000 | 2.120 | 2.000 | 3.000 |" in slower_table(runs)
+    assert "at most 1.05 times" in slower_sentence(runs)
+    assert "1 of 1 cases" in slower_sentence(runs)
+    assert "at most 0.010 more" in slower_sentence(runs)
