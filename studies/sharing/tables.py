@@ -97,11 +97,11 @@ def wide_table(blocks: pd.DataFrame) -> str:
 def slower_table(runs: pd.DataFrame) -> str:
     """Mean lost utility by slowdown and cores, a column per policy."""
     lines = []
-    for (slower, cores), part in runs.groupby(["slower", "cores"], sort=False):
+    in_order = runs.sort_values(["slower", "cores"], ascending=[True, False], kind="stable")
+    for (slower, cores), part in in_order.groupby(["slower", "cores"], sort=False):
         means = part.groupby("policy")["loss"].mean()
         losses = [f"{means[policy]:.3f}" if policy in means else "-" for policy in POLICIES]
         lines.append((f"{slower:g}", f"{cores}", part["trial"].nunique(), *losses))
-    lines.sort(key=lambda line: float(line[0]))
     heads = ["times slower", "cores", "trials", *POLICIES]
     return markdown_table(heads, lines, right=heads)
 
