@@ -102,6 +102,19 @@ class SharedFactors:
         changes = np.full(len(self.weight), change)
         return replace(self, weight=service_factor.drifted(self.weight, drift, changes))
 
+    def changed(self, jobs: np.ndarray, change: float) -> Self:
+        """What is still known after a roll-out of some jobs, bool (jobs,).
+
+        Only a roll-out of all services of a pool may change its factor, with probability `change`.
+        """
+        every = np.array([jobs[list(of)].all() for of in self.members], bool)
+        some = np.array([jobs[list(of)].any() for of in self.members], bool)
+        return replace(
+            self,
+            weight=service_factor.drifted(self.weight, 0.0, np.where(every, change, 0.0)),
+            bounds=np.where(some[:, None], 1.0, self.bounds),
+        )
+
     def faded(self, half_life_minutes: float) -> Self:
         """What is known after a minute without evidence (`service_factor.faded`)."""
         weight = service_factor.faded(self.weight, self.prior, half_life_minutes)

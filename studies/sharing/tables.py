@@ -116,8 +116,8 @@ def slower_sentence(runs: pd.DataFrame) -> str:
     rise = (stated[LEARNS] - stated[BELIEVES]).max()
     return (
         f"Beside a loss of {SMALL:g}, learning loses at most {shares.max():.2f} times what knowing "
-        f"does. It loses less than isolated replicas in {fewer} of {len(slow)} cases. As stated, it "
-        f"loses at most {rise:.3f} more than believing."
+        f"does. It loses less than isolated replicas in {fewer} of {len(slow)} cases. As stated, "
+        f"it loses at most {rise:.3f} more than believing."
     )
 
 

@@ -243,6 +243,18 @@ def test_factors_of_pools_fade_without_evidence():
     assert service_factor.mean_factor(after.pools.weight)[0] == pytest.approx(1.0, rel=0.05)
 
 
+def test_a_roll_out_of_a_whole_pool_makes_its_factor_uncertain_and_that_of_one_service_does_not():
+    learned = learned_after(minute((1.0,) * 3, 1.3), 20)
+    one, every = (
+        Learner().changed(learned, np.array(jobs)).pools.weight
+        for jobs in ([True, False, False], [True] * 3)
+    )
+    assert service_factor.relative_error(one) == pytest.approx(
+        service_factor.relative_error(learned.pools.weight)
+    )
+    assert service_factor.relative_error(every)[0] > 0.3
+
+
 def test_jobs_alone_are_learned_as_without_any_pool():
     rng = np.random.default_rng(3)
     learner, both, single = Learner(), Learner().start(JOBS), Learner().start((ALONE,))
