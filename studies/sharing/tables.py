@@ -113,11 +113,11 @@ def slower_sentence(runs: pd.DataFrame) -> str:
     stated = mean[mean.index.get_level_values("slower") == 1]
     shares = (slow[LEARNS] - SMALL) / slow[KNOWS]
     fewer = int((slow[LEARNS] < slow[ISOLATED_LEARNS]).sum())
-    rise = (stated[LEARNS] - stated[BELIEVES]).max()
+    rise = stated[LEARNS] - stated[BELIEVES]
     return (
         f"Beside a loss of {SMALL:g}, learning loses at most {shares.max():.2f} times what knowing "
         f"does. It loses less than isolated replicas in {fewer} of {len(slow)} cases. As stated, "
-        f"it loses at most {rise:.3f} more than believing."
+        f"its loss minus that of believing is {rise.min():+.3f} to {rise.max():+.3f}."
     )
 
 

@@ -86,7 +86,7 @@ def test_the_page_states_what_the_runs_lost():
     assert "| 1.3 | 24 | 1 | 4.000 | 2.120 | 2.000 | 3.000 |" in slower_table(runs)
     assert "at most 1.05 times" in slower_sentence(runs)
     assert "1 of 1 cases" in slower_sentence(runs)
-    assert "at most 0.010 more" in slower_sentence(runs)
+    assert "+0.010 to +0.010" in slower_sentence(runs)
 
 
 @pytest.mark.parametrize(
