@@ -176,16 +176,18 @@ def updated(
 
     of_pool : (factors,) posterior of g before the minute.
     own : (jobs, factors) those of h.
-    likely : (jobs, factors g e, factors h, minutes) of the minute's latencies.
+    likely : (jobs, factors g e, minutes, factors h) of the minute's latencies.
     """
-    of_job = np.log(np.einsum("jghr,jh->jgr", likely, own))  # log M_j(g e, r)
+    of_job = np.log((likely @ own[:, None, :, None])[..., 0])  # log M_j(g e, r)
     of_all = of_job.sum(axis=0)
     posterior = of_pool * (COMMON @ np.exp(of_all - of_all.max()).sum(axis=1))
     others = of_all - of_job  # of all jobs but j
     others = np.exp(others - others.max(axis=(1, 2), keepdims=True))
     others *= (of_pool @ COMMON)[:, None]
     others /= others.sum(axis=(1, 2), keepdims=True)
-    return posterior / posterior.sum(), np.einsum("jgr,jghr->jh", others, likely)
+    jobs, factors = own.shape
+    of_own = others.reshape(jobs, 1, -1) @ likely.reshape(jobs, -1, factors)
+    return posterior / posterior.sum(), of_own[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +226,7 @@ class Minute:
     def latencies(
         self, jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
     ) -> np.ndarray:
-        """Likelihood of the latencies of `told`, (jobs, factors g, factors h, minutes)."""
+        """Likelihood of the latencies of `told`, (jobs, factors g, minutes, factors h)."""
         of_told = [jobs[j] for j in self.told]
         tail_s, first = evidence.tail_s[self.told], self.members[0]
 

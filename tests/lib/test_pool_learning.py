@@ -75,7 +75,7 @@ def test_the_likelihood_of_a_minute_is_that_of_the_equation():
         for r, own in enumerate(density):
             alike = COMMON_MINUTE * own + (1 - COMMON_MINUTE) * mean_density
             expected = (1 - OUTLIER) * alike + OUTLIER * OUTLIER_DENSITY
-            assert likely[j, g, h, r] == pytest.approx(expected)
+            assert likely[j, g, r, h] == pytest.approx(expected)
 
 
 def test_an_update_is_that_of_the_sum_over_all_factors():
@@ -87,7 +87,7 @@ def test_an_update_is_that_of_the_sum_over_all_factors():
     of_pool[at], own[:, at] = rng.random(few), rng.random((2, few))
     of_pool /= of_pool.sum()
     own /= own.sum(axis=1, keepdims=True)
-    likely = rng.random((2, len(FACTORS), len(FACTORS), minutes))
+    likely = rng.random((2, len(FACTORS), minutes, len(FACTORS)))
     posterior, of_own = updated(of_pool, own, likely)
     expected_g, expected_h = np.zeros(len(FACTORS)), np.zeros((2, len(FACTORS)))
     for g in range(26, 26 + few):
@@ -96,7 +96,7 @@ def test_an_update_is_that_of_the_sum_over_all_factors():
                 for h in range(26, 26 + few):
                     for k in range(26, 26 + few):
                         weight = of_pool[g] * error * own[0, h] * own[1, k]
-                        weight *= likely[0, now, h, r] * likely[1, now, k, r]
+                        weight *= likely[0, now, r, h] * likely[1, now, r, k]
                         expected_g[g] += weight
                         expected_h[0, h] += weight
                         expected_h[1, k] += weight
