@@ -178,6 +178,7 @@ def updated(
     own : (jobs, factors) those of h.
     likely : (jobs, factors g e, minutes, factors h) of the minute's latencies.
     """
+    own = own.astype(likely.dtype)
     of_job = np.log((likely @ own[:, None, :, None])[..., 0])  # log M_j(g e, r)
     of_all = of_job.sum(axis=0)
     posterior = of_pool * (COMMON @ np.exp(of_all - of_all.max()).sum(axis=1))
@@ -186,7 +187,8 @@ def updated(
     others *= (of_pool @ COMMON)[:, None]
     others /= others.sum(axis=(1, 2), keepdims=True)
     jobs, factors = own.shape
-    of_own = others.reshape(jobs, 1, -1) @ likely.reshape(jobs, -1, factors)
+    others = others.reshape(jobs, 1, -1).astype(likely.dtype)
+    of_own = others @ likely.reshape(jobs, -1, factors)
     return posterior / posterior.sum(), of_own[:, 0]
 
 

@@ -90,9 +90,14 @@ def joint_likelihood(
     table_s = table_s[..., ::EVERY_MINUTE]  # T(L), (jobs, g, minutes)
     apart = FACTORS[:, None] * FACTORS - mean[:, None]  # f - F, (g, h)
     own_s = np.minimum(idle_latency_s(model, jobs)[:, None, None], table_s)  # S
-    predicted_s = (mean[:, None] * table_s)[..., None] + own_s[..., None] * apart[:, None]
-    deviation = (np.log(tail_latency_s)[:, None, None, None] - np.log(predicted_s)) / MODEL_ERROR
-    density = np.exp(-0.5 * deviation**2) / (MODEL_ERROR * np.sqrt(2 * np.pi))
+    # In single precision, which is enough and several times as fast.
+    table_s, own_s, apart = (
+        array.astype(np.float32) for array in (mean[:, None] * table_s, own_s, apart)
+    )
+    deviation = np.log(table_s[..., None] + own_s[..., None] * apart[:, None])
+    deviation -= np.log(tail_latency_s).astype(np.float32)[:, None, None, None]
+    density = np.exp(-0.5 / MODEL_ERROR**2 * (deviation * deviation))
+    density /= float(MODEL_ERROR * np.sqrt(2 * np.pi))
     alike = COMMON_MINUTE * density + (1 - COMMON_MINUTE) * density.mean(axis=2, keepdims=True)
     return (1 - OUTLIER) * alike + OUTLIER * OUTLIER_DENSITY
 

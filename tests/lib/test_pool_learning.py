@@ -75,7 +75,7 @@ def test_the_likelihood_of_a_minute_is_that_of_the_equation():
         for r, own in enumerate(density):
             alike = COMMON_MINUTE * own + (1 - COMMON_MINUTE) * mean_density
             expected = (1 - OUTLIER) * alike + OUTLIER * OUTLIER_DENSITY
-            assert likely[j, g, r, h] == pytest.approx(expected)
+            assert likely[j, g, r, h] == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_update_is_that_of_the_sum_over_all_factors():
