@@ -234,6 +234,7 @@ class Learner:
             replicas=replace(learned.replicas, unsteady=learned.replicas.unsteady | jobs),
             doubt=doubt,
             raised=learned.raised.forgotten(jobs),
+            pools=learned.pools.changed(jobs, CHANGED),
         )
 
     def mean_factors(self, learned: Learned) -> np.ndarray:

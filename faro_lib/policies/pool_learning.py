@@ -102,6 +102,19 @@ class SharedFactors:
         changes = np.full(len(self.weight), change)
         return replace(self, weight=service_factor.drifted(self.weight, drift, changes))
 
+    def changed(self, jobs: np.ndarray, change: float) -> Self:
+        """What is still known after a roll-out of some jobs, bool (jobs,).
+
+        Only a roll-out of all services of a pool may change its factor, with probability `change`.
+        """
+        every = np.array([jobs[list(of)].all() for of in self.members], bool)
+        some = np.array([jobs[list(of)].any() for of in self.members], bool)
+        return replace(
+            self,
+            weight=service_factor.drifted(self.weight, 0.0, np.where(every, change, 0.0)),
+            bounds=np.where(some[:, None], 1.0, self.bounds),
+        )
+
     def faded(self, half_life_minutes: float) -> Self:
         """What is known after a minute without evidence (`service_factor.faded`)."""
         weight = service_factor.faded(self.weight, self.prior, half_life_minutes)
@@ -163,16 +176,20 @@ def updated(
 
     of_pool : (factors,) posterior of g before the minute.
     own : (jobs, factors) those of h.
-    likely : (jobs, factors g e, factors h, minutes) of the minute's latencies.
+    likely : (jobs, factors g e, minutes, factors h) of the minute's latencies.
     """
-    of_job = np.log(np.einsum("jghr,jh->jgr", likely, own))  # log M_j(g e, r)
+    own = own.astype(likely.dtype)
+    of_job = np.log((likely @ own[:, None, :, None])[..., 0])  # log M_j(g e, r)
     of_all = of_job.sum(axis=0)
     posterior = of_pool * (COMMON @ np.exp(of_all - of_all.max()).sum(axis=1))
     others = of_all - of_job  # of all jobs but j
     others = np.exp(others - others.max(axis=(1, 2), keepdims=True))
     others *= (of_pool @ COMMON)[:, None]
     others /= others.sum(axis=(1, 2), keepdims=True)
-    return posterior / posterior.sum(), np.einsum("jgr,jghr->jh", others, likely)
+    jobs, factors = own.shape
+    others = others.reshape(jobs, 1, -1).astype(likely.dtype)
+    of_own = others @ likely.reshape(jobs, -1, factors)
+    return posterior / posterior.sum(), of_own[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +228,7 @@ class Minute:
     def latencies(
         self, jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
     ) -> np.ndarray:
-        """Likelihood of the latencies of `told`, (jobs, factors g, factors h, minutes)."""
+        """Likelihood of the latencies of `told`, (jobs, factors g, minutes, factors h)."""
         of_told = [jobs[j] for j in self.told]
         tail_s, first = evidence.tail_s[self.told], self.members[0]
 
@@ -229,8 +246,8 @@ class Minute:
         """Likelihood (factors,) that the replicas of the pool could serve what they served."""
         served = np.nan_to_num(self.served)
         busy_s = latency_model.saturated_s([jobs[j] for j in self.members])
-        total = max(served.sum(), 1e-9)
-        per_request_s = np.array([served @ (busy_s * self.own) / total])
+        shares = served / served.sum() if served.any() else np.full(len(served), 1 / len(served))
+        per_request_s = np.array([shares @ (busy_s * self.own)])
         most = evidence.most[self.members[:1]]
         return service_factor.work_likelihood(per_request_s, np.array([served.sum()]), most)[0]
 

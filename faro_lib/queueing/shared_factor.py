@@ -71,9 +71,9 @@ def joint_likelihood(
     tail_latency_s: np.ndarray,
     mean_own: float,
 ) -> np.ndarray:
-    """Likelihood of a minute's latency quantiles, (jobs, factors g, factors h, minutes).
+    """Likelihood of a minute's latency quantiles, (jobs, factors g, minutes, factors h).
 
-    The last axis has the minutes of the model, sorted by latency. As the services share a queue,
+    The minutes are those of the model, sorted by latency. As the services share a queue,
     the minute is the same one for all of them with probability COMMON_MINUTE, and otherwise any.
 
     Parameters
@@ -90,10 +90,15 @@ def joint_likelihood(
     table_s = table_s[..., ::EVERY_MINUTE]  # T(L), (jobs, g, minutes)
     apart = FACTORS[:, None] * FACTORS - mean[:, None]  # f - F, (g, h)
     own_s = np.minimum(idle_latency_s(model, jobs)[:, None, None], table_s)  # S
-    predicted_s = (mean[:, None] * table_s)[:, :, None] + apart[..., None] * own_s[:, :, None]
-    deviation = (np.log(tail_latency_s)[:, None, None, None] - np.log(predicted_s)) / MODEL_ERROR
-    density = np.exp(-0.5 * deviation**2) / (MODEL_ERROR * np.sqrt(2 * np.pi))
-    alike = COMMON_MINUTE * density + (1 - COMMON_MINUTE) * density.mean(axis=3, keepdims=True)
+    # In single precision, which is enough and several times as fast.
+    table_s, own_s, apart = (
+        array.astype(np.float32) for array in (mean[:, None] * table_s, own_s, apart)
+    )
+    deviation = np.log(table_s[..., None] + own_s[..., None] * apart[:, None])
+    deviation -= np.log(tail_latency_s).astype(np.float32)[:, None, None, None]
+    density = np.exp(-0.5 / MODEL_ERROR**2 * (deviation * deviation))
+    density /= float(MODEL_ERROR * np.sqrt(2 * np.pi))
+    alike = COMMON_MINUTE * density + (1 - COMMON_MINUTE) * density.mean(axis=2, keepdims=True)
     return (1 - OUTLIER) * alike + OUTLIER * OUTLIER_DENSITY
 
 

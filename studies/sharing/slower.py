@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cores", nargs="+", type=int, default=CAPACITIES)
     parser.add_argument("--slower", nargs="+", type=float, default=FACTORS)
     parser.add_argument("--policy", nargs="+", default=POLICIES, choices=POLICIES)
-    parser.add_argument("--trials", type=int, default=2)
+    parser.add_argument("--trials", type=int, default=1)
     parser.add_argument("--forecaster", default="auto")
     options = parser.parse_args(arguments)
     traces = load_workload(PUBLISHED, raw=options.raw)

@@ -75,7 +75,7 @@ def test_the_likelihood_of_a_minute_is_that_of_the_equation():
         for r, own in enumerate(density):
             alike = COMMON_MINUTE * own + (1 - COMMON_MINUTE) * mean_density
             expected = (1 - OUTLIER) * alike + OUTLIER * OUTLIER_DENSITY
-            assert likely[j, g, h, r] == pytest.approx(expected)
+            assert likely[j, g, r, h] == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_update_is_that_of_the_sum_over_all_factors():
@@ -87,7 +87,7 @@ def test_an_update_is_that_of_the_sum_over_all_factors():
     of_pool[at], own[:, at] = rng.random(few), rng.random((2, few))
     of_pool /= of_pool.sum()
     own /= own.sum(axis=1, keepdims=True)
-    likely = rng.random((2, len(FACTORS), len(FACTORS), minutes))
+    likely = rng.random((2, len(FACTORS), minutes, len(FACTORS)))
     posterior, of_own = updated(of_pool, own, likely)
     expected_g, expected_h = np.zeros(len(FACTORS)), np.zeros((2, len(FACTORS)))
     for g in range(26, 26 + few):
@@ -96,7 +96,7 @@ def test_an_update_is_that_of_the_sum_over_all_factors():
                 for h in range(26, 26 + few):
                     for k in range(26, 26 + few):
                         weight = of_pool[g] * error * own[0, h] * own[1, k]
-                        weight *= likely[0, now, h, r] * likely[1, now, k, r]
+                        weight *= likely[0, now, r, h] * likely[1, now, r, k]
                         expected_g[g] += weight
                         expected_h[0, h] += weight
                         expected_h[1, k] += weight
@@ -241,6 +241,18 @@ def test_factors_of_pools_fade_without_evidence():
     after = learned_after(silent, 240, learned)
     assert service_factor.mean_factor(learned.pools.weight)[0] > 1.35
     assert service_factor.mean_factor(after.pools.weight)[0] == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_roll_out_of_a_whole_pool_makes_its_factor_uncertain_and_that_of_one_service_does_not():
+    learned = learned_after(minute((1.0,) * 3, 1.3), 20)
+    one, every = (
+        Learner().changed(learned, np.array(jobs)).pools.weight
+        for jobs in ([True, False, False], [True] * 3)
+    )
+    assert service_factor.relative_error(one) == pytest.approx(
+        service_factor.relative_error(learned.pools.weight)
+    )
+    assert service_factor.relative_error(every)[0] > 0.3
 
 
 def test_jobs_alone_are_learned_as_without_any_pool():

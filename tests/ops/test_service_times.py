@@ -43,7 +43,7 @@ from faro_ops.operate.loop.tick import tick
 from faro_ops.operate.memory.run_state import JournalState, RunState
 from faro_ops.operate.rayserve.applications import listing_of
 from faro_ops.operate.rayserve.spec import ServeSpec
-from faro_ops.protocol import LiveGuardrails
+from faro_ops.protocol import LiveGuardrails, LivePlan
 
 JOBS = tuple(
     Job(name, slo_s=1.0, service_time_s=0.2, service_scv=0.2, max_replicas=9, model="own")
@@ -369,6 +369,68 @@ def test_bounds_and_doubts_are_not_stored(section, faro):
     doubted = replace(learned, bounds=bounds, doubt=replace(learned.doubt, left=np.full(3, 5.0)))
     other = replace(memory, state=service_times.with_learned(memory.state, doubted))
     assert service_times.section_of(other, JOBS, RunTime(1e9)) == stored
+
+
+POOLED = tuple(replace(job, pool="vision", models_per_replica=2) for job in JOBS[:2]) + JOBS[2:]
+
+
+def pool_that_learned(faro):
+    """The memory of a run whose pool is about 1.3 times slower, and its job a 1.2 times more."""
+    memory = Memory.start(faro, POOLED)
+    start = learned_of(memory.state)
+    own, of_pool = prior(np.full(3, 0.03)), prior(np.array([0.05]))
+    own[0] = np.roll(own[0], 4)
+    learned = replace(
+        start,
+        weight=own,
+        pools=replace(start.pools, weight=np.roll(of_pool, 5, axis=1)),
+        informative=np.full(3, 9.0),
+        since_minute=np.full(3, 2.0),
+        minute=15,
+    )
+    return replace(memory, state=service_times.with_learned(memory.state, learned))
+
+
+def test_what_a_pool_has_learned_is_read_back(faro):
+    memory = pool_that_learned(faro)
+    stored = json.loads(json.dumps(service_times.section_of(memory, POOLED, RunTime(1e9))))
+    again, line = resumed(Memory.start(faro, POOLED), stored, POOLED)
+    assert line == ""
+    known, was = learned_of(again.state), learned_of(memory.state)
+    np.testing.assert_allclose(known.pools.weight, was.pools.weight, atol=3e-4)
+    np.testing.assert_allclose(mean_factor(known.belief), mean_factor(was.belief), rtol=1e-3)
+    assert mean_factor(known.belief) == pytest.approx([1.2 * 1.28, 1.28, 1.0], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("row", "jobs", "problem", "lost"),
+    [
+        ({"first": 0, "parts": "x"}, POOLED, "of a, b is damaged", [0, 1]),
+        (None, POOLED, "of a, b is about other replicas", [0, 1]),
+        ({}, JOBS, "of a, b is about other replicas", [0, 1]),
+    ],
+)
+def test_a_service_whose_pool_is_not_known_any_more_starts_at_the_assumed_times(
+    row, jobs, problem, lost, faro
+):
+    stored = service_times.section_of(pool_that_learned(faro), POOLED, RunTime(1e9))
+    if row is None:
+        stored = stored | {"pools": {}}
+    elif row:
+        stored = stored | {"pools": {"vision": row}}
+    again, line = resumed(Memory.start(faro, jobs), stored, jobs)
+    assert problem in line
+    belief = learned_of(again.state).belief
+    assert mean_factor(belief)[lost] == pytest.approx(1.0, rel=0.01)
+    assert relative_error(belief)[2] < 0.05, "the job alone goes on with what it knows"
+
+
+def test_a_plan_has_the_learned_times_of_pools(faro):
+    memory = pool_that_learned(faro)
+    plan = service_times.with_columns(
+        LivePlan(np.ones(3), np.zeros(3), ("hold",) * 3), memory.state
+    )
+    assert plan.service_factor == pytest.approx([1.2 * 1.28, 1.28, 1.0], rel=0.03)
 
 
 def test_a_restart_decides_as_without_one_and_knows_what_it_had_learned(tmp_path, faro):
