@@ -17,7 +17,7 @@ from faro_lib.policies.pooled import Share, shares_alone, shares_of_pools
 from faro_lib.protocol import DECILES, PLAN_ATTEMPTS, Observation, Plan, reasons
 from faro_lib.queueing import Formula, LatencyModel, model_of
 from faro_lib.queueing.shared_factor import SlowerPools
-from faro_lib.queueing.slower import OneReplicaEach, Slower
+from faro_lib.queueing.slower import Slower
 from faro_lib.sharing.units import rows_for, units_of, with_pools
 from faro_lib.utility import (
     DROPS,
@@ -113,13 +113,11 @@ class Faro(TwoLoops):
         if self.learner is None or state.learned is None:
             return self
         factors = self.learner.factors(state.learned, LIKELY_FACTORS)
-        one_replica = self.learner.one_replica(state.learned, LIKELY_FACTORS)
         units = units_of(state.jobs)
-        alone = list(units.alone)
-        names = np.array([state.jobs[j].name for j in alone])
-        members = zip(factors[alone].T.tolist(), one_replica[alone].T)
+        names = [state.jobs[j].name for j in units.alone]
+        by_model = [dict(zip(names, of_jobs)) for of_jobs in factors[list(units.alone)].T.tolist()]
         likely: tuple[LatencyModel, ...]
-        likely = tuple(self._member(names, *of_model) for of_model in members)
+        likely = tuple(Slower(self.latency_model, by_name) for by_name in by_model)
         if units.pools:
             own = self.learner.mean_factors(state.learned)
             mean = state.learned.pools.mean(own)
@@ -130,15 +128,6 @@ class Faro(TwoLoops):
             likely = tuple(SlowerPools(model, *of_pools) for model in likely)
         median = likely[len(likely) // 2]
         return replace(self, latency_model=median, likely_models=likely, learner=None)
-
-    def _member(
-        self, names: np.ndarray, factors: list[float], one_replica: np.ndarray
-    ) -> LatencyModel:
-        """The latency model of one member of what was learned, for the jobs `names`."""
-        model = self.latency_model
-        if one_replica.any():
-            model = OneReplicaEach(model, frozenset(names[one_replica].tolist()))
-        return Slower(model, dict(zip(names.tolist(), factors)))
 
     def initial(self, jobs: tuple[Job, ...], capacity: float) -> np.ndarray:
         """The minimum of each job; jobs that share replicas begin with an equal share instead.

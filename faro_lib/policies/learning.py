@@ -1,12 +1,11 @@
 """What a policy learns about service times while services run.
 
 A `Learner` turns the evidence of each complete minute (`policies.evidence`) into a posterior of the
-factor between true and assumed service times (`queueing.service_factor`), together with the shape
-of the service's latencies (`queueing.shapes`):
+factor between true and assumed service times (`queueing.service_factor`):
 
 - An informative minute multiplies the belief by the likelihood of its latency, and by that of its
-  busy seconds where the platform measures them. They tell a slower service from one whose requests
-  wait longer for another reason.
+  busy seconds where the platform measures them. The busy seconds outweigh the latency: they are
+  those of a slower service only if it is slower, and not if its requests wait for another reason.
 - In any other minute, the counts of served and refused requests are bounds on the factor. They
   fade within minutes, end with the next informative minute, and are not part of what is saved.
   Unless there are both bounds, the belief fades towards the assumed times.
@@ -14,6 +13,9 @@ of the service's latencies (`queueing.shapes`):
   load, the belief may be wrong, and may be what keeps the replicas away that would refute it. If no
   count of served requests can refute it either, decisions use the assumed times for some minutes
   (`Doubt`).
+
+Of services that share replicas, it learns a factor of the pool and one of each service
+(`policies.pool_learning`).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -26,7 +28,7 @@ from faro_lib.policies.evidence import Evidence, Replicas, evidence_of, of_units
 from faro_lib.policies.pool_learning import SharedFactors
 from faro_lib.policies.raised import Raised
 from faro_lib.protocol import Observation
-from faro_lib.queueing import LatencyModel, service_factor, shapes
+from faro_lib.queueing import LatencyModel, service_factor
 from faro_lib.sharing.units import units_of
 from faro_lib.workload import Job
 from faro_lib.workload.jobs import MINUTE_S
@@ -42,17 +44,6 @@ TRIAL_MINUTES = 5
 FIRST_PAUSE_MINUTES = 5  # after a trial that did not help; each further pause is twice as long
 LONGEST_PAUSE_MINUTES = 160
 SAME_LOAD = 1.1  # largest ratio between two loads that count as the same
-STATED_SHAPE = 0.9  # probability of the table's own shape before any observation
-CHANGED_SHAPE = 1e-4  # probability per minute that the shape becomes any other
-# Mean weight over the jobs of `shapes.ACTING` from which on plans follow shapes, and the weight
-# below which they no longer do. A balancer or a node has many jobs; one job alone may be mistaken.
-ACT_FROM, ACT_UNTIL = 0.8, 0.6
-MOST_TOLD = 1.0  # by how much a minute changes the log odds of two shapes at most
-
-
-# Probability of each of `shapes.SHAPES` before any observation.
-PRIOR_SHAPE = np.full(len(shapes.SHAPES), (1 - STATED_SHAPE) / (len(shapes.SHAPES) - 1))
-PRIOR_SHAPE[shapes.STATED] = STATED_SHAPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +110,6 @@ class Learned:
     # Of jobs that share replicas, the posteriors above are those of their own factors, and these
     # are those of their pools.
     pools: SharedFactors
-    # (jobs, shapes, factors), probability of each of `shapes.SHAPES` at a factor.
-    shape: np.ndarray
-    shapes_act: bool = False  # whether plans follow the shapes, and not only the factors
 
     @classmethod
     def start(cls, prior: np.ndarray, jobs: tuple[Job, ...] = ()) -> Self:
@@ -138,9 +126,6 @@ class Learned:
             informative=np.zeros(count),
             since_minute=np.full(count, np.nan),
             pools=SharedFactors.start(jobs),
-            shape=np.broadcast_to(
-                PRIOR_SHAPE[:, None], (count, *PRIOR_SHAPE.shape, prior.shape[1])
-            ),
         )
 
     @property
@@ -148,24 +133,6 @@ class Learned:
         """The posterior (jobs, factors) with which decisions are made."""
         bounded = self.pools.belief(service_factor.normalised(self.weight * self.bounds))
         return np.where(self.doubt.left[:, None] > 0, self.prior, bounded)
-
-    @property
-    def joint(self) -> np.ndarray:
-        """The belief in each shape and factor, (jobs, shapes, factors)."""
-        return self.belief[:, None] * self.shape
-
-    @property
-    def shape_weight(self) -> np.ndarray:
-        """The belief in each shape, (jobs, shapes)."""
-        return self.joint.sum(axis=2)
-
-    def with_joint(self, joint: np.ndarray) -> Self:
-        """With another posterior (jobs, shapes, factors); rows need not have sum 1."""
-        joint = service_factor.normalised(joint)
-        weight = joint.sum(axis=1)
-        least = np.finfo(float).tiny
-        shape = np.where(weight[:, None] > least, joint / np.maximum(weight, least)[:, None], 0)
-        return replace(self, weight=weight, shape=shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,21 +171,17 @@ class Learner:
         else:  # nobody has seen the replicas of the last minute
             learned = _without_evidence(learned)
         factor = service_factor.mean_factor(learned.belief)
-        acting = learned.shape_weight[:, shapes.ACTING].sum(axis=1).mean()
         return replace(
             learned,
-            shapes_act=bool(acting >= (ACT_UNTIL if learned.shapes_act else ACT_FROM)),
             raised=learned.raised.after(factor, met_slo, observation.target),
             minute=observation.minute,
             replicas=replicas.next_minute(),
         )
 
     def _drifted(self, learned: Learned, change: np.ndarray) -> Learned:
-        joint = _joint(learned)
-        joint = service_factor.drifted(joint, self.drift, change)
-        joint = shapes.changed(joint, PRIOR_SHAPE, CHANGED_SHAPE)
+        weight = service_factor.drifted(learned.weight, self.drift, change)
         pools = learned.pools.drifted(self.drift, self.change)
-        return replace(learned.with_joint(joint), pools=pools)
+        return replace(learned, weight=weight, pools=pools)
 
     def changed(self, learned: Learned, jobs: np.ndarray) -> Learned:
         """What is still known after a roll-out of some jobs, bool (jobs,)."""
@@ -227,9 +190,9 @@ class Learner:
         doubt = Doubt(
             *(np.where(jobs, getattr(none, name), getattr(learned.doubt, name)) for name in names)
         )
-        joint = service_factor.drifted(_joint(learned), 0.0, change)
         return replace(
-            learned.with_joint(joint),
+            learned,
+            weight=service_factor.drifted(learned.weight, 0.0, change),
             bounds=np.where(jobs[:, None], 1.0, learned.bounds),
             replicas=replace(learned.replicas, unsteady=learned.replicas.unsteady | jobs),
             doubt=doubt,
@@ -242,19 +205,9 @@ class Learner:
         return learned.pools.beyond_doubt(service_factor.mean_factor(learned.belief))
 
     def factors(self, learned: Learned, count: int) -> np.ndarray:
-        """Factors (jobs, count) of equally likely members of what is known."""
-        return service_factor.FACTORS[self._members(learned, count) % len(service_factor.FACTORS)]
-
-    def one_replica(self, learned: Learned, count: int) -> np.ndarray:
-        """Whether a request can use one replica only in these members, bool (jobs, count)."""
-        return self._members(learned, count) >= len(service_factor.FACTORS)
-
-    def _members(self, learned: Learned, count: int) -> np.ndarray:
-        """Indices (jobs, count) into the two members of `shapes.acting` and their factors."""
-        weight = learned.belief
-        if learned.shapes_act:
-            weight = shapes.acting(learned.joint).reshape(len(weight), -1)
-        return service_factor.quantile_index(weight, (np.arange(count) + 0.5) / count)
+        """Equally likely factors of each job, (jobs, count)."""
+        probabilities = (np.arange(count) + 0.5) / count
+        return service_factor.quantile_factors(learned.belief, probabilities)
 
 
 def with_evidence(
@@ -262,36 +215,29 @@ def with_evidence(
 ) -> Learned:
     """What is known after the evidence of a minute."""
     tells = evidence.informative
-    known_weight = learned.weight
     # The counts of an overloaded minute bound the factor from below and from above.
     bounded = evidence.overloaded & ~np.isnan(evidence.served_per_min)
     known = (tells | bounded)[:, None]
-    learned = learned.with_joint(np.where(known[:, None], _joint(learned), _faded(learned)))
+    weight = np.where(known, learned.weight, _faded(learned.weight, learned.prior))
     alone = ~units_of(jobs).shares
-    busy = busy_likelihood(jobs, evidence, latency_model)
-    joint = service_factor.normalised(_joint(learned) * busy[:, None])
     likely = latency_likelihood(jobs, evidence, tells & alone, evidence.tail_s, latency_model)
     pools, of_shared = pool_learning.after_minute(
         learned.pools,
         jobs,
-        known_weight,
+        learned.weight,
         evidence,
         latency_model,
         bounds_kept=BOUNDS_KEPT,
         least_bound=LEAST_BOUND,
         half_life_minutes=HALF_LIFE_MINUTES,
     )
-    joint = joint * tempered(joint, likely) * of_shared[:, None]
-    # Without busy seconds, a shape cannot be told from a factor while the load stays the same.
-    told = ~tells | (evidence.busy_s > 0)
-    joint[:, 1 + shapes.STATED :] *= told[:, None, None]
-    learned = learned.with_joint(joint)
-    pools, weight = pools.levelled(learned.weight)
+    likely = likely * busy_likelihood(jobs, evidence, latency_model)
+    weight = service_factor.normalised(weight * likely * of_shared)
+    pools, weight = pools.levelled(weight)
 
     lost_s = np.full(len(jobs), np.inf)
     overloaded = evidence.overloaded & alone
     overload = latency_likelihood(jobs, evidence, overloaded, lost_s, latency_model)
-    overload = overload[:, shapes.STATED]
     work = served_likelihood(jobs, evidence, latency_model)
     bounds = learned.bounds**BOUNDS_KEPT * overload * work
     bounds = np.maximum(bounds / bounds.max(axis=1, keepdims=True), LEAST_BOUND)
@@ -315,20 +261,19 @@ def latency_likelihood(
     tail_s: np.ndarray,
     latency_model: LatencyModel,
 ) -> np.ndarray:
-    """Likelihood (jobs, shapes, factors) of latency quantiles `tail_s` (jobs,), inf = overload.
+    """Likelihood (jobs, factors) of the latency quantiles `tail_s` (jobs,), inf = overload.
 
     which : bool (jobs,); 1 for the other jobs.
     """
-    likely = np.ones((len(jobs), len(shapes.SHAPES), len(service_factor.FACTORS)))
+    likely = np.ones((len(jobs), len(service_factor.FACTORS)))
     chosen = np.flatnonzero(which)
     if not len(chosen):
         return likely
 
     def at(of: np.ndarray, replicas: np.ndarray) -> np.ndarray:
-        load = evidence.rate_rps[of], replicas[of]
-        predicted = shapes.predicted_s(latency_model, [jobs[j] for j in of], *load)
-        density = [service_factor.latency_density(of_shape, tail_s[of]) for of_shape in predicted]
-        return np.stack(density, axis=1)
+        return service_factor.likelihood(
+            latency_model, [jobs[j] for j in of], evidence.rate_rps[of], replicas[of], tail_s[of]
+        )
 
     likely[chosen] = at(chosen, evidence.fewest)
     differ = chosen[evidence.most[chosen] > evidence.fewest[chosen]]
@@ -336,19 +281,6 @@ def latency_likelihood(
         likely[differ] += at(differ, evidence.most)
         likely[differ] /= 2
     return likely
-
-
-def tempered(weight: np.ndarray, likely: np.ndarray) -> np.ndarray:
-    """The likelihood (jobs, shapes, factors) with bounded evidence between shapes.
-
-    The errors of a table are the same in all minutes, and no shape is exactly true. So a minute
-    changes the log odds of two shapes by MOST_TOLD at most; factors of one shape keep their ratios.
-    """
-    of_shape = weight.sum(axis=2)
-    explained = (weight * likely).sum(axis=2) / np.maximum(of_shape, LEAST_BOUND**2)
-    least = explained.max(axis=1, keepdims=True) * np.exp(-MOST_TOLD)
-    raised = np.maximum(explained, least) / np.maximum(explained, LEAST_BOUND**2)
-    return likely * raised[:, :, None]
 
 
 def busy_likelihood(
@@ -384,16 +316,9 @@ def served_likelihood(
 
 
 def _without_evidence(learned: Learned) -> Learned:
-    pools = learned.pools.faded(HALF_LIFE_MINUTES)
-    return replace(learned.with_joint(_faded(learned)), pools=pools)
+    weight = _faded(learned.weight, learned.prior)
+    return replace(learned, weight=weight, pools=learned.pools.faded(HALF_LIFE_MINUTES))
 
 
-def _joint(learned: Learned) -> np.ndarray:
-    """What informative minutes have told, (jobs, shapes, factors)."""
-    return learned.weight[:, None] * learned.shape
-
-
-def _faded(learned: Learned) -> np.ndarray:
-    """`_joint` after a minute that told nothing."""
-    prior = learned.prior[:, None] * PRIOR_SHAPE[:, None]
-    return service_factor.faded(_joint(learned), prior, HALF_LIFE_MINUTES)
+def _faded(weight: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    return service_factor.faded(weight, prior, HALF_LIFE_MINUTES)

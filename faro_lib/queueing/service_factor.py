@@ -28,7 +28,9 @@ MODEL_ERROR = 0.1
 OUTLIER = 0.02
 OUTLIER_DENSITY = 0.2
 BUSY_ERROR = 0.05  # standard deviation of log(measured / true busy seconds per request)
-BUSY_OUTLIER = 1e-5  # density of measurements that are wrong; far rarer than latencies of a shape
+# Density of measurements that are wrong. They are far rarer than latencies that no factor explains,
+# so a minute's busy seconds outweigh its latency.
+BUSY_OUTLIER = 1e-5
 SLACK = 2.0  # standard errors by which a factor may exceed what the served requests allow
 
 
@@ -42,22 +44,21 @@ def prior(relative_error: np.ndarray) -> np.ndarray:
 
 
 def normalised(weight: np.ndarray) -> np.ndarray:
-    """The weights (jobs, ..., factors) with sum 1 for each job."""
-    return weight / weight.sum(axis=tuple(range(1, weight.ndim)), keepdims=True)
+    """The weights (jobs, factors) with sum 1 for each job."""
+    return weight / weight.sum(axis=1, keepdims=True)
 
 
 def drifted(weight: np.ndarray, drift: float, change: np.ndarray) -> np.ndarray:
-    """The posterior one minute later, (jobs, ..., factors).
+    """The posterior one minute later, (jobs, factors).
 
     The log factor makes a random step with standard deviation `drift`. With probability `change`
     (jobs,), it becomes any of FACTORS.
     """
     moves = min(0.5, (drift / STEP) ** 2 / 2)  # probability of one step up, and of one step down
-    padded = np.pad(weight, [(0, 0)] * (weight.ndim - 1) + [(1, 1)], mode="edge")
-    stepped = (1 - 2 * moves) * weight + moves * (padded[..., :-2] + padded[..., 2:])
-    change = change.reshape(-1, *[1] * (weight.ndim - 1))
-    any_factor = weight.mean(axis=-1, keepdims=True)
-    return normalised((1 - change) * stepped + change * any_factor)
+    padded = np.pad(weight, ((0, 0), (1, 1)), mode="edge")
+    stepped = (1 - 2 * moves) * weight + moves * (padded[:, :-2] + padded[:, 2:])
+    change = change[:, None]
+    return normalised((1 - change) * stepped + change / len(FACTORS))
 
 
 def likelihood(
@@ -78,14 +79,7 @@ def likelihood(
 
     """
     predicted_s = model.minutes_s(jobs, rate_rps[:, None] * FACTORS, replicas[:, None])
-    return latency_density(predicted_s * FACTORS[:, None], tail_latency_s)
-
-
-def latency_density(predicted_s: np.ndarray, tail_latency_s: np.ndarray) -> np.ndarray:
-    """Likelihood (jobs, factors) of latency quantiles (jobs,); inf if too many were dropped.
-
-    predicted_s : (jobs, factors, minutes), the equally likely quantiles of a minute.
-    """
+    predicted_s = predicted_s * FACTORS[:, None]
     lost = np.isinf(tail_latency_s)
     observed = np.log(np.where(lost, 1.0, tail_latency_s))[:, None, None]
     deviation = (observed - np.log(predicted_s)) / MODEL_ERROR  # -inf where all is lost
@@ -132,7 +126,7 @@ def busy_likelihood(
     Parameters
     ----------
     saturated_s : (jobs,) seconds per request at factor 1 (`LatencyModel.saturated_s`).
-    busy_s : (jobs,) measured; NaN tells nothing.
+    busy_s : (jobs,) measured; NaN or 0 tells nothing.
     served_per_min : (jobs,) requests behind them; NaN or 0 tells nothing.
 
     """
@@ -145,7 +139,7 @@ def busy_likelihood(
 
 
 def faded(weight: np.ndarray, towards: np.ndarray, half_life_minutes: float) -> np.ndarray:
-    """The posterior (jobs, ..., factors) after a minute without evidence, nearer to `towards`.
+    """The posterior (jobs, factors) after a minute that told nothing, a step nearer to `towards`.
 
     After `half_life_minutes` such minutes, half of the weight is that of `towards`.
     """
@@ -165,11 +159,8 @@ def relative_error(weight: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(variance, 0.0))
 
 
-def quantile_index(weight: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Index (jobs, probabilities) of the member at these probabilities of a posterior.
-
-    weight : (jobs, members), in the order in which they are added up.
-    """
+def quantile_factors(weight: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Factors (jobs, probabilities) at these probabilities of the posterior; each in FACTORS."""
     below = weight.cumsum(axis=1)
     index = (below[:, None, :] < probabilities[:, None]).sum(axis=2)
-    return np.minimum(index, weight.shape[1] - 1)
+    return FACTORS[np.minimum(index, len(FACTORS) - 1)]

@@ -1,4 +1,4 @@
-"""Latency models of services that are not as assumed: slower, or behind another balancer."""
+"""A latency model of services whose times are longer or shorter than assumed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,54 +49,6 @@ class Slower(LatencyModel):
             curves.value[of_class],
             of_job.reshape(-1),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class OneReplicaEach(LatencyModel):
-    """`model`, in which each request of some jobs can use one replica only, chosen at random.
-
-    So n replicas at rate r have the latencies of one replica at rate r / n.
-    """
-
-    model: LatencyModel
-    names: frozenset[str]  # of these jobs
-
-    def busy_s(self, job: Job) -> float:
-        return self.model.busy_s(job)
-
-    def expected_utility(
-        self, job: Job, rate_rps, replicas, utility: str, alpha: float = 1.0
-    ) -> np.ndarray:
-        load = self._of_one(job, rate_rps, replicas)
-        return self.model.expected_utility(job, *load, utility, alpha)
-
-    def tail_latency_s(self, job: Job, rate_rps, replicas) -> np.ndarray:
-        return self.model.tail_latency_s(job, *self._of_one(job, rate_rps, replicas))
-
-    def curves(self, jobs: Sequence[Job], utility: str, alpha: float, columns: int) -> Curves:
-        curves = self.model.curves(jobs, utility, alpha, columns)
-        alone = np.array([job.name in self.names for job in jobs])
-        if not alone.any():
-            return curves
-        classes = len(curves.first)
-        replicas = np.arange(1, curves.first.shape[1])
-        first, last, value = (array.copy() for array in curves[:3])
-        first[:, 1:] = first[:, 1:2] * replicas
-        last[:, 1:] = last[:, 1:2] * replicas
-        value[:, 1:] = value[:, 1:2]
-        return Curves(
-            np.concatenate([curves.first, first]),
-            np.concatenate([curves.last, last]),
-            np.concatenate([curves.value, value]),
-            curves.of_job + classes * alone,
-        )
-
-    def _of_one(self, job: Job, rate_rps, replicas) -> tuple[np.ndarray, np.ndarray]:
-        """(rate, replicas) of the replica that a request meets."""
-        rate_rps, replicas = np.asarray(rate_rps, float), np.asarray(replicas, float)
-        if job.name not in self.names:
-            return rate_rps, replicas
-        return rate_rps / np.maximum(replicas, 1.0), np.minimum(replicas, 1.0)
 
 
 @lru_cache(maxsize=1 << 16)
