@@ -112,6 +112,11 @@ def errors(memory) -> np.ndarray:
 # --- which policies learn -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("learning", [True, False])
+def test_a_controller_starts_from_the_best_constant_counts_of_its_history(context, learning):
+    assert named_policy("Faro-Sum", context, learning).starts_from_past
+
+
 def test_only_faro_policies_learn_and_none_with_learning_off(context):
     assert named_policy("Faro-FairSum", context, learning=True).learner is not None
     assert named_policy("Faro-Sum", context, learning=False).learner is None
