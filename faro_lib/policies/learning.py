@@ -11,6 +11,9 @@ factor between true and assumed service times (`queueing.service_factor`):
   load, the belief may be wrong, and may be what keeps the replicas away that would refute it. If no
   count of served requests can refute it either, decisions use the assumed times for some minutes
   (`Doubt`).
+
+Of services that share replicas, it learns a factor of the pool and one of each service
+(`policies.pool_learning`).
 """
 
 from dataclasses import dataclass, fields, replace
