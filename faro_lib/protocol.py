@@ -88,7 +88,8 @@ class Observation:
     present: np.ndarray | None = None  # bool, the job exists; None = every job
     # Which models the replicas of each pool were last asked to hold, by the pool's name.
     placement: Mapping[str, Placement] | None = None
-    # CPU seconds per request in the last minute; None if the platform does not measure CPU.
+    # Seconds for which a request kept a replica busy, the mean of the last minute; None if the
+    # platform does not measure it.
     busy_s: np.ndarray | None = None
     # Requests that were served, failed, and so on in the last complete minute. None where the
     # platform does not count them, NaN where it does not know. Served requests are those that

@@ -231,7 +231,8 @@ def with_evidence(
         least_bound=LEAST_BOUND,
         half_life_minutes=HALF_LIFE_MINUTES,
     )
-    likely = likely * busy_likelihood(jobs, evidence, latency_model)
+    busy = busy_likelihood(jobs, evidence, latency_model)
+    likely = likely * np.where(alone[:, None], busy, 1.0)
     weight = service_factor.normalised(weight * likely * of_shared)
     pools, weight = pools.levelled(weight)
 

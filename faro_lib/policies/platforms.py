@@ -79,7 +79,9 @@ class HPA(Reactive):
         if not history.shape[1]:
             return now, np.zeros(len(now), bool)
         ready, starting = observation.running, np.maximum(observation.starting, 0)
-        busy_s = state.jobs.busy_s if observation.busy_s is None else observation.busy_s
+        busy_s = state.jobs.busy_s
+        if observation.busy_s is not None:
+            busy_s = np.where(np.isnan(observation.busy_s), busy_s, observation.busy_s)
         busy = history[:, -1] / MINUTE_S * busy_s
         known = np.isfinite(busy) & (ready > 0)
         utilisation = np.minimum(1.0, busy / np.maximum(ready, 1))

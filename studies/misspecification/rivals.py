@@ -38,7 +38,8 @@ def added(
     workload = traces.workload()
     draws = (world.draws(workload, seed) for seed in trial_seeds(trials))
     rows = []
-    for trial in run_trials(workload, {rival: policy}, capacity, draws):
+    model = world.serving_model
+    for trial in run_trials(workload, {rival: policy}, capacity, draws, serving_model=model):
         row = key | {"policy": rival, "trial": trial.number}
         row |= summarize(trial.run, published=True) | {"lost_later": lost_later(trial.run)}
         row |= {f"lost_{n}": lost for n, lost in enumerate(lost_by_block(trial.run))}
@@ -65,7 +66,8 @@ def at_its_best(
         return rival.make(context, **setting | whole)
 
     def loss(setting: Setting) -> float:
-        (trial,) = run_trials(workload, {"rival": of(setting)}, capacity, [draws])
+        policies, model = {"rival": of(setting)}, world.serving_model
+        (trial,) = run_trials(workload, policies, capacity, [draws], serving_model=model)
         return summarize(trial.run)["lost_utility"]
 
     found = search(rival.settings, rival.start, loss)

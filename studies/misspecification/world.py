@@ -251,10 +251,12 @@ def compared(
     rows, choices = [], []
     for world in of:
         for capacity in capacities:
-            candidates = chosen(traces, context, world, capacity, rivals)
             key = {"world": world.name, "capacity_cores": capacity}
-            choices.append(candidates.assign(**key))
-            best = candidates[candidates["chosen"]].set_index("rival")["candidate"]
+            best: Mapping[str, str] = {}
+            if rivals:
+                candidates = chosen(traces, context, world, capacity, rivals)
+                choices.append(candidates.assign(**key))
+                best = candidates[candidates["chosen"]].set_index("rival")["candidate"]
             policies = faros(context, world, capacity)
             learned: list[Learned] = []
             policies[LEARNING] = Remembers(policies[LEARNING], learned)
@@ -271,7 +273,8 @@ def compared(
                     row["learned_error"] = _error(learned, world)
                     learned.clear()
                 rows.append(row)
-    return pd.DataFrame(rows), pd.concat(choices, ignore_index=True)
+    tried = pd.concat(choices, ignore_index=True) if choices else pd.DataFrame()
+    return pd.DataFrame(rows), tried
 
 
 def _error(learned: Sequence[Learned], world: World) -> float:

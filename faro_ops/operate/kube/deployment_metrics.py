@@ -33,6 +33,7 @@ FAILED = "failed requests"
 REFUSED = "refused requests"
 CANCELLED = "cancelled requests"
 THROTTLED = "share of throttled time"
+BUSY = "busy time of a request"
 MEAN = "mean latency"
 TAIL = "latency quantile"
 FIRST_TOKEN = "time to the first token"
@@ -41,7 +42,7 @@ MET_SLO = "requests that met the SLO"
 ONGOING = "ongoing requests"
 NEEDED = (COUNTS, MEAN)  # without one of them, the job's data is missing
 # A value of 0/0 or infinity is unknown; of other measurements, it cannot be right.
-UNKNOWN_IF_UNDEFINED = (TAIL, FIRST_TOKEN, PER_TOKEN, MET_SLO, THROTTLED, ONGOING)
+UNKNOWN_IF_UNDEFINED = (TAIL, FIRST_TOKEN, PER_TOKEN, MET_SLO, THROTTLED, BUSY, ONGOING)
 
 
 def _looks_back(query: str) -> str:
@@ -73,6 +74,7 @@ class QueriesSection(Section, strict=True):
     refused: str | None = None
     cancelled: str | None = None
     throttled: str | None = None  # share of the window in which CPU limits slowed the replicas
+    busy_s: str | None = None  # mean time in the window for which a request kept a replica busy
 
 
 class Queries(QueriesSection):
@@ -175,6 +177,7 @@ class DeploymentMetrics:
             Measurement(REFUSED, "refused", minute_s, last_end),
             Measurement(CANCELLED, "cancelled", minute_s, last_end),
             Measurement(THROTTLED, "throttled", minute_s, last_end),
+            Measurement(BUSY, "busy_s", minute_s, last_end),
             Measurement(ONGOING, "ongoing", window_s, (now_s,)),
         )
         now = last(found[COUNT_NOW])  # (jobs,)
@@ -195,6 +198,7 @@ class DeploymentMetrics:
             "goodput_rps": last(found[MET_SLO]) / MINUTE_S,
             **ended_per_min(found),
             "throttled": known(last(found[THROTTLED])),
+            "busy_s": known(last(found[BUSY]) / pace),
         }
 
     def _measured(

@@ -297,7 +297,7 @@ def without_data(last: Observation, now_s: float) -> Observation:
     age_s = seen.capacity_age_s
     if age_s is not None:
         age_s += now_s - last.now_s
-    none: dict[str, Any] = dict.fromkeys((*ENDED, "served_tail_latency_s", "throttled"))
+    none: dict[str, Any] = dict.fromkeys((*ENDED, "served_tail_latency_s", "throttled", "busy_s"))
     return replace(seen, capacity_age_s=age_s, **none)
 
 
