@@ -161,7 +161,7 @@ def _least_outstanding(order, active, turn, inside, places):
 def _any_replica(order, active, request, inside, places):
     """A replica that does not depend on the requests inside: (slot, 0); NONE if it has no room.
 
-    The choice is a hash of the request's number, so it is the same for all policies.
+    The choice is a hash of the request's number in its job, so it is the same for all policies.
     """
     if active == 0:
         return NONE, 0
@@ -217,7 +217,7 @@ def advance_job(
     arrival_s, service_s, coin = requests.arrival_s, requests.service_s, requests.coin
     router_in_s, router_out_s = requests.router_in_s, requests.router_out_s
     latency_s, elsewhere_s = requests.latency_s, requests.elsewhere_s
-    end = requests.first[job + 1]
+    first, end = requests.first[job], requests.first[job + 1]
     places, drop = station.places[job], station.drop[job]
     order, active, inside = station.order[job], station.active[job], station.inside[job]
     ring, ring_head = station.ring[job], station.ring_head[job]
@@ -289,7 +289,7 @@ def advance_job(
             elif dispatch == LEAST_OUTSTANDING:
                 slot, turn = _least_outstanding(order, active, turn, inside, places)
             else:
-                slot, turn = _any_replica(order, active, coming, inside, places)
+                slot, turn = _any_replica(order, active, coming - first, inside, places)
             if slot == NONE:
                 if dispatch == ROUTER:
                     held = coming

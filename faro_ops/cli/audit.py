@@ -56,7 +56,7 @@ def audit(
     ] = None,
     forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
     dispatch: Annotated[
-        str, option("least-outstanding, or round-robin (as in the paper).")
+        str, option("least-outstanding, random, or round-robin (as in the paper).")
     ] = "least-outstanding",
     at_random: shared.AtRandom = False,
     plugin: shared.Plugins = None,

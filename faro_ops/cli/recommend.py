@@ -64,7 +64,7 @@ def recommend(
     objective: Annotated[str, option("Objective that the allocation maximises.")] = "Sum",
     forecaster: Annotated[str | None, option("Forecaster.", default="auto")] = None,
     dispatch: Annotated[
-        str, option("least-outstanding, or round-robin (as in the paper).")
+        str, option("least-outstanding, random, or round-robin (as in the paper).")
     ] = "least-outstanding",
     at: Annotated[
         str | None, option("Minute of the last day, HH:MM or ISO 8601.", default="at its end")

@@ -24,6 +24,7 @@ from faro_lib.workload.jobs import MINUTE_S
 SERVING_MODELS = [
     ServingModel(),
     ServingModel(dispatch="least-outstanding"),
+    ServingModel(dispatch="random"),
     ServingModel(queue_limit=3, max_ongoing_requests=2),
 ]
 BUSY = Workload(
@@ -296,8 +297,8 @@ def test_a_capacity_step_shows_in_the_next_observation():
 
 
 def test_an_unknown_dispatch_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"dispatch='random'.*round-robin, least-outstanding"):
-        ServingModel(dispatch="random")
+    with pytest.raises(ValueError, match=r"dispatch='any'.*round-robin, least-outstanding, random"):
+        ServingModel(dispatch="any")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,15 @@ def test_a_share_of_throttled_time_that_is_not_defined_is_unknown():
         )
 
 
+def test_the_busy_time_of_a_request_is_measured_where_a_query_says_how():
+    fields = {key: f"{word.format('a')}[$window]" for key, word in FIELDS.items()}
+    job = Queries.of("a", fields | {"busy_s": "handler[$window]"})
+    for value, expected in ((0.2, 0.2), (np.inf, None)):
+        prometheus = metrics(prometheus_with({"handler": value}))
+        busy_s = prometheus.observe([job, *queries_of("b")], ENDS, 1030.0)["busy_s"]
+        assert (None if busy_s is None else busy_s[0]) == expected
+
+
 # --- impossible values ----------------------------------------------------------------------------
 
 
