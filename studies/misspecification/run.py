@@ -5,8 +5,8 @@
 On the published day, or with --generated on a synthetic day. Rivals are chosen on the last training
 day in the same world. The evaluation day is simulated once; forecasters are fitted to the days
 before. A world and capacity that is in the tables is not repeated. With `--add`, only the rivals
-that it names are added to the worlds that are in the tables. With `--again`, Faro is run again in
-these worlds, and its old rows are replaced.
+that it names are added to the worlds that are in the tables. With `--again`, the Faro that learns
+is run again in these worlds, and its old rows are replaced.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from faro_lib.workload import PUBLISHED, Traces
 from faro_lib.workload.synthetic import synthetic
 from faro_lib.workload.tables import load_workload
 from studies.misspecification.rivals import SEARCHED, STATIC, added
-from studies.misspecification.world import FAROS, compared, training_context, worlds
+from studies.misspecification.world import LEARNING, compared, training_context, worlds
 from studies.tables.frames import write_csv
 
 CAPACITIES = (36, 32)
@@ -47,10 +47,10 @@ def rivals_in(world: str) -> tuple[str, ...]:
     return tuple(one for one in rivals if one not in FORECASTING or world in FORECAST_IN)
 
 
-def without_faro(runs: pd.DataFrame, workload: str, world: str, cores: int) -> pd.DataFrame:
-    """The table without the runs of Faro in this case."""
+def without_learning(runs: pd.DataFrame, workload: str, world: str, cores: int) -> pd.DataFrame:
+    """The table without the runs of the Faro that learns in this case."""
     case = (runs[KEYS] == [workload, world, cores]).all(axis=1)
-    return runs[~(case & runs["policy"].isin(FAROS))]
+    return runs[~(case & (runs["policy"] == LEARNING))]
 
 
 def read(path: Path) -> list[pd.DataFrame]:
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--forecaster", default="auto")
     parser.add_argument("--world", nargs="+", help="only these worlds")
     parser.add_argument("--add", nargs="+", choices=(STATIC, *SEARCHED), default=[])
-    parser.add_argument("--again", action="store_true", help="run Faro again")
+    parser.add_argument("--again", action="store_true", help="run the Faro that learns again")
     options = parser.parse_args()
     folder = Path(options.out)
     runs, choices = read(folder / "runs.csv"), read(folder / "choices.csv")
@@ -84,7 +84,7 @@ def main() -> None:
                 continue
             parts = []
             if options.again:
-                runs = [without_faro(one, name, world, cores) for one in runs]
+                runs = [without_learning(one, name, world, cores) for one in runs]
                 parts += [compared(traces, context, [every[world]], [cores], trials, {}, None)]
             elif not known:
                 parts += [compared(traces, context, [every[world]], [cores], trials, report=None)]

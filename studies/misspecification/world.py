@@ -242,6 +242,8 @@ def compared(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All policies in all worlds on the evaluation day, and how the rivals were chosen.
 
+    Without rivals, only the policy that learns runs.
+
     The first table has the columns world, capacity_cores, policy, trial, the measures, lost_later,
     lost_0, lost_1, ... (`lost_by_block`), and learned_error: the median over jobs and the minutes
     after FIRST_MINUTES of |learned / true factor - 1|, for the policy that learns. The second table
@@ -258,6 +260,8 @@ def compared(
                 choices.append(candidates.assign(**key))
                 best = candidates[candidates["chosen"]].set_index("rival")["candidate"]
             policies = faros(context, world, capacity)
+            if not rivals:
+                policies = {LEARNING: policies[LEARNING]}
             learned: list[Learned] = []
             policies[LEARNING] = Remembers(policies[LEARNING], learned)
             policies |= {name: make(one, context) for name, one in best.items()}
