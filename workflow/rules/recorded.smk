@@ -44,6 +44,7 @@ RECORDED_RUNS = {
             "sharing.run",
             "sharing.kinds",
             "sharing.slower",
+            "sharing.slower --trials 2 --cores 24",
             "sharing.wide",
             "sharing.wide doubling stop --seeds 8 --trials 1",  # the rows of 8 worlds
         ],
