@@ -27,8 +27,7 @@ CAPACITIES = (36, 32)
 GENERATED_SEEDS = (21, 22)
 # The trials of a world; the others have one.
 TRIALS = {"as stated": 3, "±25 %": 3, "±40 %": 3, "±100 %": 3, "roll-out at noon": 3}
-WRONG_BY_SHAPE = ("at random", "heavy tail", "slow spells", "100 ms elsewhere")
-TRIALS |= dict.fromkeys(WRONG_BY_SHAPE, 2)
+TRIALS |= dict.fromkeys(("at random", "heavy tail", "slow spells", "100 ms elsewhere"), 2)
 KEYS = ["workload", "world", "capacity_cores"]
 # Rivals that forecast are slow, so only these worlds have them.
 FORECASTING = ("Predictive HPA", "MArk")
@@ -44,8 +43,7 @@ def workloads(raw: str, generated: bool) -> dict[str, Traces]:
 
 def rivals_in(world: str) -> tuple[str, ...]:
     """The rivals of `studies.misspecification.rivals` that a world has."""
-    searched = () if world in WRONG_BY_SHAPE else SEARCHED
-    rivals = (STATIC, *searched)
+    rivals = (STATIC, *SEARCHED)
     return tuple(one for one in rivals if one not in FORECASTING or world in FORECAST_IN)
 
 
