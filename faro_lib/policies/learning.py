@@ -231,7 +231,7 @@ def with_evidence(
         least_bound=LEAST_BOUND,
         half_life_minutes=HALF_LIFE_MINUTES,
     )
-    busy = busy_likelihood(jobs, evidence, latency_model)
+    busy = measured_likelihood(jobs, evidence, latency_model)
     likely = likely * np.where(alone[:, None], busy, 1.0)
     weight = service_factor.normalised(weight * likely * of_shared)
     pools, weight = pools.levelled(weight)
@@ -284,7 +284,7 @@ def latency_likelihood(
     return likely
 
 
-def busy_likelihood(
+def measured_likelihood(
     jobs: tuple[Job, ...], evidence: Evidence, latency_model: LatencyModel
 ) -> np.ndarray:
     """Likelihood (jobs, factors) of the busy seconds per request; 1 where they tell nothing.
