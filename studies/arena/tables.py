@@ -42,18 +42,27 @@ def ranking(entries: dict[str, Entry]) -> str:
 
 
 def by_scenario(entries: dict[str, Entry]) -> str:
-    """A row per scenario: the clairvoyant's lost utility and each entry's regret.
+    """A column per scenario: the clairvoyant's lost utility and each entry's regret.
 
     The least regret is bold.
     """
     regret, bound = scores.by_scenario(entries)
-    rows = []
-    for scenario, values in regret.iterrows():
-        least = values.min()
-        cells = ["-" if np.isnan(value) else f"{value:.1%}" for value in values]
-        cells = [f"**{cell}**" if value == least else cell for cell, value in zip(cells, values)]
-        rows.append((scenario, f"{bound[scenario]:.1%}", *cells))
-    return markdown_table(["scenario", "bound", *entries], rows)
+    least = regret.min(axis=1)
+    rows: list[tuple[str, ...]] = [("bound", *(f"{bound[one]:.1%}" for one in regret.index))]
+    for entry in entries:
+        cells = ["-" if np.isnan(value) else f"{value:.1%}" for value in regret[entry]]
+        best = (regret[entry] == least).tolist()
+        rows.append((entry, *(f"**{one}**" if bold else one for one, bold in zip(cells, best))))
+    return markdown_table(["entry", *(short(one) for one in regret.index)], rows)
+
+
+def short(scenario: str) -> str:
+    """A scenario's name without the version 1.
+
+    >>> short("steady-v1"), short("steady-v2")
+    ('steady', 'steady-v2')
+    """
+    return scenario.removesuffix("-v1")
 
 
 def speed(measured: dict[str, Any]) -> str:

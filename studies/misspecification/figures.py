@@ -12,7 +12,7 @@ from studies.figures.common import scale_losses
 from studies.figures.drawing import Drawing, Drawings
 from studies.misspecification.world import ASSUMING, FAROS, FIRST_MINUTES, KNOWING, LEARNING
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 
 
 def draw(results: Path) -> Drawings:
@@ -55,7 +55,7 @@ def _panel(axis: Axes, runs: pd.DataFrame, worlds: list[str], policies: list[str
             of_policy,
             range(len(worlds)),
             linestyle="none",
-            marker=MARKERS[index % len(MARKERS)],
+            marker=MARKERS[index],
             markersize=4,
             color=CYCLE[index % len(CYCLE)],
             label=policy,

@@ -34,7 +34,7 @@ SHOWN_MINUTES = (2, 5, 10, 12)  # of the live trials
 ROLL_OUT, NOON = "roll-out at noon", 180  # the published day has 360 minutes
 SPREAD = "spread twice as large"
 COLUMNS = {ASSUMING: "believes", LEARNING: "learns", KNOWING: "knows"} | {
-    one: one for one in (*RIVALS, *SEARCHED, STATIC)
+    one: one.removesuffix(", queue") for one in (*RIVALS, *SEARCHED, STATIC)
 }
 LIVE_COLUMNS = {LEARNING: "learns", KNOWING: "knows", ASSUMING: "believes"}
 
@@ -42,7 +42,7 @@ LIVE_COLUMNS = {LEARNING: "learns", KNOWING: "knows", ASSUMING: "believes"}
 def table(runs: pd.DataFrame) -> str:
     """A row for each workload, world and capacity; losses are means over trials.
 
-    The best rival is the best one of the row.
+    The best rival of each row is bold.
     """
     lines = []
     for (workload, world, cores), part in runs.groupby(
@@ -57,8 +57,8 @@ def table(runs: pd.DataFrame) -> str:
                 world,
                 f"{cores:g}",
                 part["trial"].nunique(),
-                *(f"{mean[policy]:.3f}" if policy in mean else "-" for policy in COLUMNS),
-                f"{difference:+.3f} ({low:+.3f} to {high:+.3f}), {best}",
+                *(cell(mean, policy, best) for policy in COLUMNS),
+                f"{difference:+.3f} ({low:+.3f} to {high:+.3f})",
             )
         )
     heads = ["workload", "world", "cores", "trials", *COLUMNS.values(), "learns minus best rival"]
@@ -66,6 +66,13 @@ def table(runs: pd.DataFrame) -> str:
         heads = heads[1:]
         lines = [line[1:] for line in lines]
     return markdown_table(heads, lines, right=heads[1:])
+
+
+def cell(mean: pd.Series, policy: str, best: str) -> str:
+    """The mean loss of a policy, bold if it is the `best` rival."""
+    if policy not in mean:
+        return "-"
+    return f"**{mean[policy]:.3f}**" if policy == best else f"{mean[policy]:.3f}"
 
 
 def against(runs: pd.DataFrame, rival: str) -> tuple[float, float, float]:

@@ -136,7 +136,10 @@ def test_a_scenario_beyond_the_quick_set_is_shown_and_changes_no_mean_and_no_ran
     by_rank = [tables.ranking(entries).splitlines()[2:] for entries in (one, other)]
     assert by_rank[0][1] == by_rank[1][1]
     assert by_rank[0][0] == by_rank[1][0].replace("| a, b |", "| a, b, shared-36-v1 |")
-    assert "| shared-36-v1 | 0.0% | **50.0%** | - |" in tables.by_scenario(one).splitlines()
+    head, _, bound, *rows = tables.by_scenario(one).splitlines()
+    assert head.endswith("| shared-36 |")
+    assert bound.endswith("| 0.0% |")
+    assert [row.split(" | ")[-1] for row in rows] == ["**50.0%** |", "- |"]
 
 
 def entry_of_worlds(policy, regret):
