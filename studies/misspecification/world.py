@@ -249,36 +249,53 @@ def compared(
     after FIRST_MINUTES of |learned / true factor - 1|, for the policy that learns. The second table
     is that of `chosen`.
     """
-    workload = traces.workload()
     rows, choices = [], []
     for world in of:
         for capacity in capacities:
-            key = {"world": world.name, "capacity_cores": capacity}
             best: Mapping[str, str] = {}
             if rivals:
                 candidates = chosen(traces, context, world, capacity, rivals)
-                choices.append(candidates.assign(**key))
+                choices.append(candidates.assign(world=world.name, capacity_cores=capacity))
                 best = candidates[candidates["chosen"]].set_index("rival")["candidate"]
             policies = faros(context, world, capacity)
             if not rivals:
                 policies = {LEARNING: policies[LEARNING]}
-            learned: list[Learned] = []
-            policies[LEARNING] = Remembers(policies[LEARNING], learned)
             policies |= {name: make(one, context) for name, one in best.items()}
-            draws = (world.draws(workload, seed) for seed in trial_seeds(trials))
-            model = world.serving_model
-            for trial in run_trials(
-                workload, policies, capacity, draws, serving_model=model, report=report
-            ):
-                row = key | {"policy": trial.policy, "trial": trial.number}
-                row |= summarize(trial.run, published=True) | {"lost_later": lost_later(trial.run)}
-                row |= {f"lost_{n}": lost for n, lost in enumerate(lost_by_block(trial.run))}
-                if trial.policy == LEARNING:
-                    row["learned_error"] = _error(learned, world)
-                    learned.clear()
-                rows.append(row)
+            rows += measured(traces, policies, world, capacity, range(trials), report)
     tried = pd.concat(choices, ignore_index=True) if choices else pd.DataFrame()
     return pd.DataFrame(rows), tried
+
+
+def measured(
+    traces: Traces,
+    policies: Mapping[str, Policy],
+    world: World,
+    capacity: int,
+    trials: range,
+    report: Report | None = None,
+) -> list[dict[str, Any]]:
+    """A row for each policy and each of these trials, with the columns of `compared`."""
+    workload = traces.workload()
+    learned: list[Learned] = []
+    policies = dict(policies)
+    if LEARNING in policies:
+        policies[LEARNING] = Remembers(policies[LEARNING], learned)
+    seeds = trial_seeds(trials.stop)[trials.start :]
+    draws = (world.draws(workload, seed) for seed in seeds)
+    rows = []
+    model = world.serving_model
+    runs = run_trials(workload, policies, capacity, draws, serving_model=model, report=report)
+    for trial in runs:
+        row: dict[str, Any] = {"world": world.name, "capacity_cores": capacity}
+        row |= {"policy": trial.policy, "trial": trials.start + trial.number}
+        row |= summarize(trial.run, published=True)
+        row |= {"lost_later": lost_later(trial.run)}
+        row |= {f"lost_{n}": lost for n, lost in enumerate(lost_by_block(trial.run))}
+        if trial.policy == LEARNING:
+            row["learned_error"] = _error(learned, world)
+            learned.clear()
+        rows.append(row)
+    return rows
 
 
 def _error(learned: Sequence[Learned], world: World) -> float:
